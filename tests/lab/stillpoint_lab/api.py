@@ -1,0 +1,139 @@
+# Copyright: (c) 2026, Stillpoint contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The lab for tests and for the command line: ``Lab(0).up(); Lab(0).host("alpha").run(["docker", "ps"])``."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from . import cgroups, images, inventory, rootfs
+from .config import DEFAULT_HOSTS, SPECS, HostSpec, LabPaths, cache_folder, current_lab_id
+from .host import Host
+from .shell import LabError, Step, locked, run, say
+
+__all__ = ["Host", "Lab", "LabError"]
+
+
+class Lab:
+    """One of the ten labs that a machine can have at the same time; ``STILLPOINT_LAB_ID`` chooses the default one."""
+
+    def __init__(self, lab_id: int | None = None) -> None:
+        self.paths = LabPaths(current_lab_id() if lab_id is None else lab_id)
+
+    @property
+    def inventory(self) -> Path:
+        """The Ansible inventory; it exists while the lab is up."""
+        return self.paths.inventory
+
+    def host(self, name: str) -> Host:
+        """The host of that name, up or not; LabError when the lab knows no such host."""
+        if name not in SPECS:
+            raise LabError(f"there is no host '{name}'; the hosts of the lab are {', '.join(SPECS)}")
+        return Host(self.paths, SPECS[name])
+
+    def hosts(self) -> list[Host]:
+        """The hosts that are up."""
+        return [host for name in SPECS if (host := self.host(name)).is_up()]
+
+    def up(self, names: Sequence[str] = DEFAULT_HOSTS) -> None:
+        """Bring up the hosts that are not up yet, building what the cache lacks; the others are left alone."""
+        if os.geteuid() != 0:
+            raise LabError("the lab needs root, because it makes namespaces, mounts and a bridge; run it with sudo")
+        wanted = [self.host(name) for name in names or DEFAULT_HOSTS]
+        with locked(self.paths.lock, f"another `up` or `down` of lab {self.paths.lab_id}"):
+            missing = [host for host in wanted if not host.is_up()]
+            if missing:
+                self._start(missing)
+            inventory.write(self.paths, self.hosts())
+        say(f"{', '.join(host.name for host in self.hosts())} up; inventory: {self.inventory}")
+
+    def down(self) -> None:
+        """End everything that belongs to this lab and remove its data; the cache stays."""
+        with locked(self.paths.lock, f"another `up` or `down` of lab {self.paths.lab_id}"):
+            for socket in self.paths.ssh.glob("cm-*"):
+                run(["ssh", "-o", f"ControlPath={socket}", "-O", "exit", "lab"], check=False)
+            for folder in {*_folders(self.paths.state), *_folders(self.paths.data)}:
+                if folder.name in SPECS or folder.name.startswith("seed-"):
+                    Host(self.paths, SPECS.get(folder.name) or HostSpec(folder.name, "", 2, 0)).stop()
+            cgroups.kill(self.paths.cgroup)
+            cgroups.remove(self.paths.cgroup)
+            run(["ip", "link", "delete", self.paths.bridge], check=False)
+            for folder in (self.paths.data, self.paths.state):
+                rootfs.remove_tree(folder)
+                with contextlib.suppress(OSError):
+                    folder.parent.rmdir()
+        self.paths.lock.unlink(missing_ok=True)
+        say(f"lab {self.paths.lab_id} is down")
+
+    def _start(self, hosts: Sequence[Host]) -> None:
+        rootfs.install_tools()
+        for host in hosts:
+            rootfs.ensure(host.spec.root)
+        if any(host.spec.docker for host in hosts):
+            images.ensure()
+        for host in hosts:
+            host.remove()  # what a killed run has left
+        self._prepare()
+        names = {spec.name: self.paths.address(spec) for spec in SPECS.values() if spec.number}
+        seeds = {root: self._seed(root) for root in sorted({host.spec.root for host in hosts if host.spec.docker})}
+        say(f"starting {', '.join(host.name for host in hosts)}")
+        with ThreadPoolExecutor() as pool:
+            for future in [pool.submit(host.start, seeds.get(host.spec.root), names) for host in hosts]:
+                future.result()
+            for future in [pool.submit(host.wait_until_ready) for host in hosts]:
+                future.result()
+
+    def _prepare(self) -> None:
+        """Make what the hosts share: the bridge and the key that opens them."""
+        self.paths.ssh.mkdir(parents=True, exist_ok=True)
+        self.paths.ssh.chmod(0o700)
+        key = self.paths.ssh / "id_ed25519"
+        if not key.exists():
+            run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "stillpoint-lab", "-f", str(key)])
+        bridge = self.paths.bridge
+        if not Path("/sys/class/net", bridge).exists():
+            run(["ip", "link", "add", bridge, "type", "bridge"])
+        run(["ip", "address", "replace", f"10.77.{self.paths.lab_id}.1/24", "dev", bridge])
+        run(["ip", "link", "set", bridge, "addrgenmode", "none", "up"])
+
+    def _seed(self, root: str) -> Path:
+        """A /var/lib/docker with the images in it, so that a host need not load them: loading takes long, copying not.
+
+        It is made by a host that lives for this only, and cached per root file system, since that holds the dockerd.
+        """
+        digest = hashlib.sha256(f"{rootfs.RECIPES[root].key()} {images.key()}".encode()).hexdigest()[:12]
+        target = cache_folder() / f"docker-{root}-{digest}"
+        if target.is_dir():
+            return target
+        number = 250 + sorted(rootfs.RECIPES).index(root) % 4
+        host = Host(self.paths, HostSpec(f"seed-{root}", root=root, cgroup=2, number=number))
+        log = cache_folder() / "log" / f"docker-{root}.log"
+
+        def make(part: Path) -> None:
+            host.remove()
+            host.start(None, {})
+            host.wait_until_ready()
+            for image in images.IMAGES:
+                host.run(["docker", "load", "--input", f"/srv/lab-images/{image.archive.name}"], timeout=600)
+            host.run(["sh", "-c", "kill $(cat /var/run/docker.pid); while [ -e /var/run/docker.pid ]; do sleep 0.1; done"])
+            host.stop()
+            part.mkdir()
+            # Only the images: everything else would make the hosts twins (engine id, networks).
+            run(["mv", *(str(host.data / "data/docker" / name) for name in ("image", "overlay2")), str(part)])
+            host.remove()
+
+        with locked(cache_folder() / "build.lock", "another build of the cache"):
+            if not target.is_dir():
+                with Step(f"loading the images into the Docker of '{root}'", log):
+                    rootfs.build_in_cache(target, make)
+        return target
+
+
+def _folders(path: Path) -> set[Path]:
+    return {entry for entry in path.iterdir() if entry.is_dir()} if path.is_dir() else set()
