@@ -1,0 +1,366 @@
+# Copyright: (c) 2026, Stillpoint contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Taking a checkpoint of a running container, whatever its engine.
+
+CRIU itself freezes the tasks (by ptrace). While they are frozen, CRIU's ``network-lock`` notification starts the copy
+of the root file system and the volumes beside CRIU's own work, and ``post-dump`` waits for it, so not one tick of the
+container lies between its memory and its files. CRIU thaws the tasks if anything fails, also when this process is
+killed: its end of the RPC socket closes, the notification fails, CRIU rolls back.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+import uuid
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+
+from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import manifest, preflight, store
+from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError
+from ansible_collections.stillpoint.criu.plugins.module_utils._criu import diagnosis, netlock, session, statistics
+from ansible_collections.stillpoint.criu.plugins.module_utils._criu.errors import CriuError
+from ansible_collections.stillpoint.criu.plugins.module_utils._oci import mountinfo, process, rootfs, spec, tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.target import Target
+
+LOG = "dump.log"
+PRE_DUMP = "pre-dump"
+NETWORK_KEY = "extRootNetNS"
+_STOP_SECONDS = 20
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to dump. Sizes in bytes, times in seconds."""
+
+    executable: str
+    leave_running: bool = True
+    tcp_established: bool = True
+    file_locks: bool = True
+    ext_unix_sk: bool = False
+    shell_job: bool | None = None  # None: find out
+    pre_dump: bool = False
+    ignore_rootfs: bool = False
+    ignore_volumes: bool = False
+    ghost_limit: int = 1 << 30
+    timeout: int = 60
+
+
+class Dump:
+    """One checkpoint being taken."""
+
+    def __init__(self, target: Target, options: Options, facts: preflight.Facts, partial: store.Partial) -> None:
+        self.target = target
+        self.options = options
+        self.facts = facts
+        self.partial = partial
+        self.warnings = [*target.warnings, *facts.warnings]
+        self.started = time.monotonic()
+        self.timings: dict[str, float] = {}
+        self.rootfs_bytes = 0
+        self.final = ""  # set once the checkpoint is complete
+        self._copy: threading.Thread | None = None
+        self._failure: Exception | None = None
+        self._frozen_at = 0.0
+
+    # -- the steps -------------------------------------------------------------------------------------------------
+
+    def run(self) -> dict[str, Any]:
+        """Take the checkpoint and return its manifest.
+
+        Raises:
+            CheckpointError: nothing was saved and the container runs on (or the message says otherwise).
+        """
+        parent = self._pre_dump() if self.options.pre_dump else None
+        begun = time.monotonic()
+        try:
+            with session.Session(self.options.executable) as criu:
+                message = criu.request("DUMP", opts=self._criu_options(criu, parent))
+                with _Descriptors(message, self.partial):
+                    criu.call(message, self._on_notify)
+        except CriuError as e:
+            if not self.final:
+                raise self._failed(e) from e
+            # The container has been stopped on purpose while CRIU held it, CRIU may complain about that.
+        self.timings["dump_ms"] = _ms(begun)
+        self._collect_statistics()
+        if not self.final:
+            self._commit()
+        else:
+            manifest.write(self.final, self._record(self.final))
+        return manifest.read(self.final)
+
+    def _pre_dump(self) -> str | None:
+        """Copy the memory while the container runs; return the folder relative to the images, None if impossible."""
+        if not session.supports(self.options.executable, "mem_track"):
+            self.warnings.append(
+                "pre_dump was left out: this kernel does not track changed memory (CONFIG_MEM_SOFT_DIRTY is not set), "
+                "so all memory was copied while the container was frozen."
+            )
+            return None
+        folder = os.path.join(self.partial.path, PRE_DUMP)
+        os.mkdir(folder, 0o700)
+        try:
+            with session.Session(self.options.executable) as criu:
+                options = self._criu_options(criu, None)
+                options.track_mem = True
+                message = criu.request("PRE_DUMP", opts=options)
+                with _Descriptors(message, self.partial, images=folder):
+                    criu.call(message)
+        except CriuError as e:
+            raise self._failed(e) from e
+        self.timings["pre_dump_ms"] = _ms(self.started)
+        return f"../{PRE_DUMP}"
+
+    def _on_notify(self, script: str, _pid: int | None, _descriptors: list[int]) -> bool:
+        if script == "network-lock":
+            self._frozen_at = time.monotonic()
+            self._start_copy()
+        elif script == "post-dump":
+            self._start_copy()
+            if self._copy is not None:
+                self._copy.join()
+            if self._failure is not None:
+                return False
+            if not self.options.leave_running:
+                return self._commit_and_stop()
+        return True
+
+    def _start_copy(self) -> None:
+        if self._copy is None:
+            self._copy = threading.Thread(target=self._copy_files, name="copy")
+            self._copy.start()
+
+    def _copy_files(self) -> None:
+        begun = time.monotonic()
+        try:
+            if self.facts.layers is not None:
+                self.rootfs_bytes = rootfs.save(self.facts.layers, self.partial.path).size_bytes
+            if not self.options.ignore_volumes:
+                for volume in self.target.volumes:
+                    tree.pack(volume.source, os.path.join(self.partial.volumes, volume.name + ".tar"))
+        except (OSError, rootfs.RootfsError, tree.TreeError) as e:
+            self._failure = e
+        self.timings["files_ms"] = _ms(begun)
+
+    def _commit_and_stop(self) -> bool:
+        """Complete the checkpoint, then end the container, all while CRIU holds it and its network still."""
+        try:
+            self._commit()
+        except OSError as e:
+            self._failure = e
+            return False
+        stopper = threading.Thread(target=self._stop, name="stop")
+        stopper.start()
+        # The engine only hears of the end once CRIU lets go, so wait for the kill itself: it ends the ptrace stop.
+        deadline = time.monotonic() + _STOP_SECONDS
+        while time.monotonic() < deadline and self._failure is None:
+            if process.state(self.target.pid) != "t":
+                return True
+            time.sleep(0.002)
+        if self._failure is None:
+            self._failure = CheckpointError(f"the engine did not end the container within {_STOP_SECONDS} s")
+        return False
+
+    def _stop(self) -> None:
+        try:
+            self.target.stop()
+        except Exception as e:  # whatever the engine's library raises: the container goes on and the user is told
+            self._failure = e
+
+    def _commit(self) -> None:
+        begun = time.monotonic()
+        self._write_descriptions()
+        record = self._record(self.partial.path)
+        self.final = self.partial.commit(record)
+        self.timings["commit_ms"] = _ms(begun)
+
+    # -- what is written -------------------------------------------------------------------------------------------
+
+    def _write_descriptions(self) -> None:
+        """Write the small files in the layout of Podman's archives, which checkpointctl reads."""
+        record = self.target.record
+        annotations = {**(self.target.config.get("annotations") or {}), "io.container.manager": "libpod"}
+        files = {
+            "spec.dump": {**self.target.config, "annotations": annotations},
+            "config.dump": {
+                "id": self.target.container_id,
+                "name": self.target.name,
+                "rootfsImageName": record["image"]["name"],
+                "rootfsImageRef": record["image"]["id"],
+                "runtime": record["runtime"],
+                "createdTime": record["created"],
+                "checkpointedTime": _now(),
+            },
+            "network.status": record["network_status"],
+            os.path.join(store.IMAGES, "descriptors.json"): self.facts.descriptors,
+        }
+        for name, value in files.items():
+            with open(os.path.join(self.partial.path, name), "w", encoding="utf-8") as f:
+                json.dump(value, f)
+
+    def _record(self, folder: str) -> dict[str, Any]:
+        files = manifest.summarise(folder)
+        options = asdict(self.options)
+        self.timings["total_ms"] = _ms(self.started)
+        return {
+            "format": manifest.FORMAT,
+            "id": self.facts.checkpoint_id,
+            "name": self.partial.name,
+            "path": self.partial.final,
+            "created": self.facts.created,
+            "host": os.uname().nodename,
+            "engine": self.target.engine,
+            "container": {"id": self.target.container_id, "name": self.target.name},
+            "record": self.target.record,
+            "criu": {"version": self.facts.criu_version, "network_lock": self.facts.network_lock},
+            "kernel": os.uname().release,
+            "cpu": self.facts.cpu,
+            "options": options,
+            "external_mounts": self.facts.external_mounts,
+            "descriptors": self.facts.descriptors,
+            "network_namespace": self.facts.own_network,
+            "volumes": [] if self.options.ignore_volumes else [asdict(volume) for volume in self.target.volumes],
+            "rootfs": {"saved": self.facts.layers is not None, "size_bytes": self.rootfs_bytes},
+            "established_tcp": any(name.startswith(f"{store.IMAGES}/tcp-stream-") for name in files),
+            "timings": {name: round(value, 3) for name, value in self.timings.items()},
+            "statistics": self.statistics,
+            "warnings": self.warnings,
+            "files": files,
+            "size_bytes": sum(entry["size"] for entry in files.values()),
+        }
+
+    statistics: dict[str, Any] = {}
+
+    def _collect_statistics(self) -> None:
+        folder = self.final or self.partial.path
+        try:
+            self.statistics = dict(statistics.read_dump(folder))
+        except (OSError, ValueError):
+            return  # CRIU writes none when the container was stopped under its hands
+        frozen = self.statistics.get("freezing_time_us", 0) + self.statistics.get("frozen_time_us", 0)
+        self.timings["frozen_ms"] = frozen / 1000
+
+    # -- CRIU ------------------------------------------------------------------------------------------------------
+
+    def _criu_options(self, criu: session.Session, parent: str | None) -> Any:
+        rpc = session.rpc()
+        options = rpc.criu_opts(
+            images_dir_fd=-1,
+            pid=self.target.pid,
+            root=spec.rootfs(self.target.bundle, self.target.config),
+            log_file=LOG,
+            log_level=4,
+            leave_running=self.options.leave_running,
+            tcp_established=self.options.tcp_established,
+            file_locks=self.options.file_locks,
+            ext_unix_sk=self.options.ext_unix_sk,
+            shell_job=self.facts.shell_job,
+            orphan_pts_master=True,
+            manage_cgroups=True,
+            manage_cgroups_mode=rpc.IGNORE,
+            ghost_limit=self.options.ghost_limit,
+            timeout=self.options.timeout,
+            notify_scripts=True,
+            network_lock=getattr(rpc, self.facts.network_lock),
+        )
+        for target in self.facts.external_mounts:
+            options.ext_mnt.add(key=target, val=target)
+        if self.facts.own_network:
+            inode = process.namespace_inode(self.target.pid, "net")
+            options.external.append(f"net[{inode}]:{NETWORK_KEY}")
+        if parent is not None:
+            options.parent_img = parent
+            options.track_mem = True
+        return options
+
+    def _failed(self, error: CriuError) -> CheckpointError:
+        """Word a failure, after making sure that the container is left as it was."""
+        if error.died:
+            netlock.clear(self.target.pid)
+        log = os.path.join(self.partial.path, LOG)
+        try:
+            with open(log, encoding="utf-8", errors="replace") as f:
+                text = f.read()
+        except OSError:
+            text = ""
+        kept = self.partial.discard()
+        running = (
+            "The container is still running and nothing was saved."
+            if process.alive(self.target.pid)
+            else "The container has ended meanwhile, and nothing was saved."
+        )
+        if self._failure is not None:
+            reason = str(self._failure)
+            if isinstance(self._failure, OSError) and self._failure.strerror:
+                reason = f"{self._failure.strerror}: {self._failure.filename or self.partial.path}"
+            return CheckpointError(
+                f"The checkpoint of {self.target.name} was given up: {reason}. {running} CRIU's log: {kept}"
+            )
+        if error.died:
+            return CheckpointError(
+                f"The checkpoint of {self.target.name} failed: {error} before it had finished. {running} "
+                f"Run it again; if it happens again, look for the out-of-memory killer in the kernel's log. "
+                f"CRIU's log: {kept}"
+            )
+        found = diagnosis.diagnose(
+            text, operation="dump", kernel=os.uname().release, criu_version=self.facts.criu_version
+        )
+        return CheckpointError(f"The checkpoint of {self.target.name} failed. {found.message(kept)} {running}")
+
+
+class _Descriptors:
+    """Folders that CRIU gets as descriptor numbers, which must be open while it works."""
+
+    def __init__(self, message: Any, partial: store.Partial, images: str | None = None) -> None:
+        self._open = [os.open(folder, os.O_RDONLY | os.O_DIRECTORY) for folder in (images or partial.images, partial.path)]
+        message.opts.images_dir_fd, message.opts.work_dir_fd = self._open
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *exc: object) -> None:
+        for descriptor in self._open:
+            os.close(descriptor)
+
+
+def take(target: Target, options: Options, path: str, name: str, facts: preflight.Facts) -> dict[str, Any]:
+    """Take a checkpoint of a container that ``preflight.examine`` has found fit.
+
+    Returns:
+        The manifest.
+    Raises:
+        CheckpointError: nothing was saved; the message says why, what to do and whether the container runs.
+    """
+    partial = store.begin(path, target.name, name)
+    try:
+        return Dump(target, options, facts, partial).run()
+    except OSError as e:
+        kept = partial.discard()
+        raise CheckpointError(
+            f"The checkpoint of {target.name} failed: {e.strerror}: {e.filename or partial.path}. "
+            f"Nothing was saved. CRIU's log: {kept}"
+        ) from e
+    finally:
+        partial.close()
+
+
+def new_id() -> str:
+    """Return an identity for a checkpoint."""
+    return uuid.uuid4().hex
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _ms(since: float) -> float:
+    return (time.monotonic() - since) * 1000

@@ -1,0 +1,133 @@
+# Copyright: (c) 2026, Stillpoint contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``container.json``: what a checkpoint holds and what is needed to make its container again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+FILE = "container.json"
+FORMAT = 1
+# Written after the manifest, or again at each restore.
+_UNSUMMED = {FILE, "dump.log", "restore.log"}
+_BLOCK = 1 << 20
+
+
+def read(folder: str) -> dict[str, Any]:
+    """Read the manifest of a checkpoint.
+
+    Raises:
+        FileNotFoundError: the checkpoint is not complete.
+        ValueError: it is damaged, or of a newer format.
+    """
+    with open(os.path.join(folder, FILE), encoding="utf-8") as f:
+        record = json.load(f)
+    if not isinstance(record, dict) or not isinstance(record.get("format"), int):
+        raise ValueError("it is not a checkpoint's manifest")
+    if record["format"] > FORMAT:
+        raise ValueError(f"it has the format {record['format']}, this collection reads up to {FORMAT}: update it")
+    return record
+
+
+def write(folder: str, record: dict[str, Any]) -> None:
+    """Write the manifest in one step: whole and on disk, or not at all."""
+    write_json(os.path.join(folder, FILE), record)
+
+
+def write_json(path: str, value: Any) -> None:
+    """Write a JSON file that only root can read, atomically and durably."""
+    temporary = path + ".tmp"
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as f:
+        json.dump(value, f, indent=1, sort_keys=True)
+        f.write("\n")
+        f.flush()
+        os.fsync(f.fileno())
+    os.rename(temporary, path)
+    sync(os.path.dirname(path))
+
+
+def sync(path: str) -> None:
+    """Bring a file or folder to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: str) -> None:
+    """Bring every file and folder below ``folder`` to disk."""
+    for base, _folders, files in os.walk(folder):
+        for name in files:
+            path = os.path.join(base, name)
+            if not os.path.islink(path):
+                sync(path)
+        sync(base)
+
+
+def _files(folder: str) -> Iterator[str]:
+    for base, _folders, files in os.walk(folder):
+        for name in files:
+            path = os.path.relpath(os.path.join(base, name), folder)
+            if path not in _UNSUMMED and not os.path.islink(os.path.join(base, name)):
+                yield path
+
+
+def _sum(path: str) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb", buffering=0) as f:
+        block = f.read(_BLOCK)
+        while block:
+            digest.update(block)
+            block = f.read(_BLOCK)
+    return digest.hexdigest()
+
+
+def summarise(folder: str) -> dict[str, dict[str, Any]]:
+    """Return {path: {"size": bytes, "sha256": hex}} of every file of a checkpoint but its manifest and logs."""
+    paths = sorted(_files(folder))
+    with ThreadPoolExecutor(max_workers=2) as pool:  # hashing lets go of the interpreter lock
+        sums = pool.map(lambda path: _sum(os.path.join(folder, path)), paths)
+        return {
+            path: {"size": os.path.getsize(os.path.join(folder, path)), "sha256": digest}
+            for path, digest in zip(paths, sums)
+        }
+
+
+def problems(folder: str, record: dict[str, Any], *, data: bool = True) -> list[str]:
+    """Hold the files of a checkpoint against its manifest.
+
+    Args:
+        folder: the checkpoint.
+        record: its manifest.
+        data: compare checksums too, not only presence and size.
+    Returns:
+        What is wrong, one sentence each; empty when all is well.
+    """
+    found = []
+    known = record.get("files", {})
+    intact = []
+    for path, expected in known.items():
+        full = os.path.join(folder, path)
+        if os.path.islink(full) or not os.path.isfile(full):
+            found.append(f"{path} is missing")
+        elif os.path.getsize(full) != expected["size"]:
+            found.append(f"{path} has {os.path.getsize(full)} bytes instead of {expected['size']}")
+        else:
+            intact.append(path)
+    found += [f"{path} does not belong to the checkpoint" for path in _files(folder) if path not in known]
+    if data:
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            for path, digest in zip(intact, pool.map(lambda path: _sum(os.path.join(folder, path)), intact)):
+                if digest != known[path]["sha256"]:
+                    found.append(f"{path} was changed (its SHA-256 is not the recorded one)")
+    return found

@@ -1,0 +1,177 @@
+# Copyright: (c) 2026, Stillpoint contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What can be known before anything is frozen: whether a container can be saved, and how."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import uuid
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+
+from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import Refused
+from ansible_collections.stillpoint.criu.plugins.module_utils._criu import features, session
+from ansible_collections.stillpoint.criu.plugins.module_utils._criu.errors import CriuError
+from ansible_collections.stillpoint.criu.plugins.module_utils._oci import cgroup, mountinfo, process, rootfs, spec, tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.dump import Options
+    from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.target import Target
+
+# Images are a little larger than the memory; below this the disk is nearly full in any case.
+_SPARE_BYTES = 32 << 20
+
+
+@dataclass
+class Facts:
+    """What the dump of one container needs to know."""
+
+    criu_version: str
+    network_lock: str  # a criu_network_lock_method
+    shell_job: bool
+    own_network: bool  # has a network namespace apart from the host's
+    external_mounts: list[str]
+    descriptors: list[str]  # what its descriptors 0, 1 and 2 point to
+    layers: rootfs.Overlay | None  # None: the root file system is not to be saved
+    needed_bytes: int
+    cpu: dict[str, Any]
+    warnings: list[str] = field(default_factory=list)
+    checkpoint_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    created: str = field(
+        default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    )
+
+
+def check_criu(executable: str) -> str:
+    """Return CRIU's version if it is fit for this kernel.
+
+    Raises:
+        Refused: CRIU or pycriu is missing or too old; the message says what to do.
+    """
+    try:
+        version = session.version(executable)
+    except CriuError as e:
+        raise Refused(str(e)) from e
+    reason = features.too_old_for_kernel(version, os.uname().release)
+    if reason:
+        raise Refused(reason)
+    return version
+
+
+def examine(target: Target, options: Options, path: str) -> Facts:
+    """Find out all that a dump of this container depends on, without touching the container.
+
+    Raises:
+        Refused: it cannot be saved on this host as it is.
+    """
+    version = check_criu(options.executable)
+    name = target.name
+    try:
+        pids = process.tree(target.pid)
+        own_network = not process.shares_with_caller(target.pid, "net")
+        _check_namespaces(target)
+        mounts = mountinfo.read(target.pid)
+        descriptors = process.standard_descriptors(target.pid)
+        shell_job = options.shell_job
+        if shell_job is None:
+            shell_job = process.session_id(target.pid) not in pids
+    except OSError as e:
+        raise Refused(f"The container {name} has ended: {e.strerror}. Start it, then run this again.") from e
+    _check_processes(name, pids)
+    layers = None
+    if not options.ignore_rootfs:
+        try:
+            layers = rootfs.overlay(target.pid)
+        except rootfs.RootfsError as e:
+            raise Refused(f"{name}: {e}") from e
+    warnings = _exec_sessions(target, pids)
+    needed = process.resident_bytes(pids) + (tree.size(layers.upper) if layers and layers.upper else 0)
+    if not options.ignore_volumes:
+        needed += sum(tree.size(volume.source) for volume in target.volumes)
+    _check_space(path, needed)
+    return Facts(
+        criu_version=version,
+        network_lock=_network_lock(target.pid, options.executable),
+        shell_job=shell_job,
+        own_network=own_network,
+        external_mounts=spec.external_mounts(target.config, mounts),
+        descriptors=descriptors,
+        layers=layers,
+        needed_bytes=needed,
+        cpu=dict(features.cpu_features()),
+        warnings=warnings,
+    )
+
+
+def _check_namespaces(target: Target) -> None:
+    kinds = spec.namespaces(target.config)
+    if "pid" not in kinds or kinds["pid"]:
+        raise Refused(
+            f"The container {target.name} shares the process namespace of the host or of another container "
+            "(--pid), so its process numbers may be taken when it is restored. Run it with its own one."
+        )
+    if kinds.get("ipc"):
+        raise Refused(
+            f"The container {target.name} shares the IPC namespace of another container (--ipc container:...), "
+            "which CRIU cannot save apart from that container. Run it with its own one."
+        )
+
+
+def _check_processes(name: str, pids: list[int]) -> None:
+    users = process.io_uring_users(pids)
+    if users:
+        who = ", ".join(f"{pid} ({process.command(pid)})" for pid in users)
+        raise Refused(
+            f"The container {name} uses io_uring, which CRIU cannot save; process: {who}. Turn io_uring off in the "
+            "application (for instance UV_USE_IO_URING=0 for Node.js, io_method=worker for PostgreSQL) or deny "
+            "it with a seccomp profile, restart the container, then run this again."
+        )
+    for pid, tracer in process.traced(pids).items():
+        raise Refused(
+            f"The process {pid} ({process.command(pid)}) of the container {name} is traced by process {tracer} "
+            f"({process.command(tracer)}), so CRIU cannot seize it. End the debugger or strace, then run this again."
+        )
+
+
+def _exec_sessions(target: Target, pids: list[int]) -> list[str]:
+    folder = cgroup.freezer(target.pid)
+    if folder is None:
+        return []
+    others = sorted(set(cgroup.members(folder)) - set(pids))
+    others = [pid for pid in others if process.alive(pid) and pid not in process.tree(target.pid)]
+    if not others:
+        return []
+    who = ", ".join(f"{pid} ({process.command(pid)})" for pid in others[:5])
+    return [f"Processes outside the container's own tree (exec sessions, health checks) are not saved: {who}."]
+
+
+def _check_space(path: str, needed: int) -> None:
+    folder = path
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder) or "/"
+    status = os.statvfs(folder)
+    free = status.f_bavail * status.f_frsize
+    if free < needed + _SPARE_BYTES:
+        raise Refused(
+            f"The checkpoint may need {(needed + _SPARE_BYTES) >> 20} MiB, but only {free >> 20} MiB are free in {folder}. "
+            "Remove old checkpoints or give a path with more room."
+        )
+
+
+def _network_lock(pid: int, executable: str) -> str:
+    """Choose how CRIU keeps the network still: not at all without one, nftables where it can, else iptables."""
+    with open(f"/proc/{pid}/net/dev", encoding="utf-8") as f:
+        interfaces = [line.partition(":")[0].strip() for line in f if ":" in line]
+    if interfaces == ["lo"]:
+        return "SKIP"
+    return "NFTABLES" if features.has_feature(_run, executable, "network_lock_nftables") else "IPTABLES"
+
+
+def _run(argv: list[str]) -> tuple[int, str, str]:
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr

@@ -1,0 +1,39 @@
+# Copyright: (c) 2026, Stillpoint contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What an engine tells about a running container: all that a dump needs, and nothing of the engine's own ways."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A folder of the host that the container mounts and whose content belongs to the checkpoint."""
+
+    name: str  # of the archive, without .tar
+    destination: str  # in the container
+    source: str  # on the host
+    kind: str  # volume, bind or shm
+
+
+@dataclass
+class Target:
+    """A running container."""
+
+    engine: str
+    container_id: str
+    name: str
+    pid: int  # of its init, in the caller's pid namespace
+    bundle: str  # folder of config.json
+    config: dict[str, Any]  # the OCI runtime specification
+    stop: Callable[[], None]  # ends the container at once, without its restart policy starting it again
+    record: dict[str, Any]  # what the engine needs to make the container again; goes into the manifest
+    volumes: list[Volume] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)

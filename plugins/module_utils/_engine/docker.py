@@ -1,0 +1,243 @@
+# Copyright: (c) 2026, Stillpoint contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Docker: finding, describing and stopping containers. Making them again is in ``docker_create``."""
+
+from __future__ import annotations
+
+import os
+from urllib.parse import quote
+
+from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.target import Target, Volume
+from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError, EngineMissing
+from ansible_collections.stillpoint.criu.plugins.module_utils._oci import spec
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+NAME = "docker"
+# Debian's containerd, and one that dockerd started itself.
+_BUNDLES = (
+    "/run/containerd/io.containerd.runtime.v2.task/moby",
+    "/run/docker/containerd/daemon/io.containerd.runtime.v2.task/moby",
+)
+
+
+class Docker:
+    """A connection to one Docker daemon, which must be the one of this host.
+
+    Args:
+        options: the connection options as community.docker names them (``docker_host``, ``tls``, ``timeout``, ...).
+    Raises:
+        EngineMissing: the Docker SDK for Python is not installed.
+        EngineError: the daemon does not answer.
+    """
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        try:
+            import docker
+            import docker.errors
+            import docker.tls
+        except ImportError as e:
+            raise EngineMissing(
+                f"The Docker SDK for Python cannot be imported ({e}). Install the package python3-docker on this host.",
+                library="docker",
+            ) from e
+        self._errors = docker.errors
+        tls: Any = False
+        if options.get("tls") or options.get("validate_certs"):
+            cert = (options["client_cert"], options["client_key"]) if options.get("client_cert") else None
+            tls = docker.tls.TLSConfig(
+                client_cert=cert, ca_cert=options.get("ca_path"), verify=bool(options.get("validate_certs"))
+            )
+        self.host = options.get("docker_host") or "unix:///var/run/docker.sock"
+        try:
+            self.api = docker.APIClient(
+                base_url=self.host,
+                version=options.get("api_version") or "auto",
+                timeout=options.get("timeout") or 60,
+                tls=tls,
+            )
+            self.version: dict[str, Any] = self.api.version()
+        except (docker.errors.DockerException, OSError) as e:
+            raise EngineError(
+                f"The Docker daemon at {self.host} does not answer: {e}. Is docker running on this host, "
+                "and is docker_host right?"
+            ) from e
+
+    def call(self, what: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a function of the SDK; turn what it raises into one sentence.
+
+        Raises:
+            EngineError: ``Docker could not <what>: <the daemon's own words>``.
+        """
+        try:
+            return function(*args, **kwargs)
+        except self._errors.APIError as e:
+            raise EngineError(f"Docker could not {what}: {e.explanation or e}") from e
+        except (self._errors.DockerException, OSError) as e:
+            raise EngineError(f"Docker could not {what}: {e}") from e
+
+    def inspect(self, name: str) -> dict[str, Any] | None:
+        """Return what ``docker inspect`` says of a container, or None when there is none of that name or id."""
+        try:
+            return self.call(f"inspect the container {name}", self.api.inspect_container, name)
+        except EngineError as e:
+            if self.is_not_found(e):
+                return None
+            raise
+
+    def is_not_found(self, error: EngineError) -> bool:
+        """Tell whether the daemon does not have the thing that was asked for."""
+        return isinstance(error.__cause__, self._errors.NotFound)
+
+    def select(self, names: list[str], labels: list[str]) -> list[str]:
+        """Return the names of the wanted containers: those named, or all running ones with all the labels.
+
+        Args:
+            names: names or ids; each must exist.
+            labels: ``key`` or ``key=value``.
+        Raises:
+            EngineError: a container does not exist.
+        """
+        found = []
+        for name in names:
+            record = self.inspect(name)
+            if record is None:
+                raise EngineError(self._unknown(name))
+            found.append(record["Name"].lstrip("/"))
+        if labels:
+            listed = self.call(
+                "list its containers", self.api.containers, filters={"label": labels, "status": "running"}
+            )
+            found += [entry["Names"][0].lstrip("/") for entry in listed]
+        return list(dict.fromkeys(found))
+
+    def _unknown(self, name: str) -> str:
+        listed = self.call("list its containers", self.api.containers)
+        running = ", ".join(sorted(entry["Names"][0].lstrip("/") for entry in listed)) or "none"
+        return f"Docker has no container {name} on this host. Running here: {running}."
+
+    def describe(self, name: str, bind_mounts: list[str]) -> Target:
+        """Return all that a dump needs to know of a running container.
+
+        Args:
+            name: its name or id.
+            bind_mounts: mount points of bind mounts whose host data is to be saved too.
+        Raises:
+            EngineError: there is no such container, or it does not run.
+        """
+        record = self.inspect(name)
+        if record is None:
+            raise EngineError(self._unknown(name))
+        state = record["State"]
+        name = record["Name"].lstrip("/")
+        if not state["Running"] or state.get("Restarting"):
+            raise EngineError(
+                f"The container {name} is not running (its state is {state['Status']}), so it has no memory to save. "
+                "Start it, or leave it out."
+            )
+        if state["Paused"]:
+            raise EngineError(f"The container {name} is paused. Unpause it, then run this again: docker unpause {name}")
+        bundle = self._bundle(record["Id"])
+        config = spec.load(bundle)
+        volumes, warnings = self._volumes(record, config, bind_mounts)
+        return Target(
+            engine=NAME,
+            container_id=record["Id"],
+            name=name,
+            pid=state["Pid"],
+            bundle=bundle,
+            config=config,
+            stop=lambda: self.kill(record["Id"]),
+            record=self._record(record),
+            volumes=volumes,
+            warnings=warnings,
+        )
+
+    def _bundle(self, container_id: str) -> str:
+        for folder in _BUNDLES:
+            bundle = os.path.join(folder, container_id)
+            if os.path.exists(os.path.join(bundle, "config.json")):
+                return bundle
+        raise EngineError(
+            f"The OCI bundle of the container {container_id[:12]} was not found in {' or '.join(_BUNDLES)}. "
+            f"The daemon at {self.host} must run on the managed host itself, with containerd's runc shim version 2."
+        )
+
+    def _volumes(
+        self, record: dict[str, Any], config: dict[str, Any], bind_mounts: list[str]
+    ) -> tuple[list[Volume], list[str]]:
+        volumes, warnings = [], []
+        wanted = {os.path.normpath(path) for path in bind_mounts}
+        for mount in record["Mounts"]:
+            destination = os.path.normpath(mount["Destination"])
+            if mount["Type"] == "volume":
+                volumes.append(Volume(_archive_name(destination), destination, mount["Source"], "volume"))
+            elif mount["Type"] == "bind" and destination in wanted:
+                if not os.path.isdir(mount["Source"]):
+                    raise EngineError(f"The bind mount {destination} is not a folder; only folders can be saved.")
+                volumes.append(Volume(_archive_name(destination), destination, mount["Source"], "bind"))
+                wanted.discard(destination)
+            elif mount["Type"] == "bind":
+                warnings.append(
+                    f"The host's data in the bind mount {destination} (from {mount['Source']}) is not saved; "
+                    "list it in bind_mounts to save it."
+                )
+        if wanted:
+            raise EngineError(
+                f"bind_mounts names {', '.join(sorted(wanted))}, which the container {record['Name'].lstrip('/')} "
+                "does not have as a bind mount."
+            )
+        shm = spec.binds(config).get("/dev/shm")
+        if shm is not None and not any(volume.destination == "/dev/shm" for volume in volumes):
+            volumes.append(Volume(_archive_name("/dev/shm"), "/dev/shm", shm, "shm"))
+        return volumes, warnings
+
+    def _record(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Return what the manifest keeps of the engine's view: all that is needed to make the container again."""
+        image = self.call("inspect the image", self.api.inspect_image, record["Image"])
+        networks = record["NetworkSettings"]["Networks"]
+        components = {c["Name"].lower(): c["Version"] for c in self.version.get("Components", [])}
+        return {
+            "inspect": record,
+            "image": {
+                "id": image["Id"],
+                "name": record["Config"]["Image"],
+                "digests": image.get("RepoDigests") or [],
+                "tags": image.get("RepoTags") or [],
+            },
+            "created": record["Created"],
+            "runtime": record["HostConfig"].get("Runtime") or "runc",
+            "version": self.version["Version"],
+            "api_version": self.version["ApiVersion"],
+            "components": components,
+            "network_status": {
+                name: {
+                    "interfaces": {
+                        "eth": {
+                            "mac_address": net.get("MacAddress", ""),
+                            "subnets": [{"ipnet": f"{net['IPAddress']}/{net['IPPrefixLen']}", "gateway": net["Gateway"]}],
+                        }
+                    }
+                }
+                for name, net in networks.items()
+                if net.get("IPAddress")
+            },
+        }
+
+    def kill(self, container: str) -> None:
+        """End a container at once; its restart policy does not start it again, since Docker saw the user do it."""
+        self.call(f"end the container {container[:12]}", self.api.kill, container)
+
+    def runtime_path(self, runtime: str) -> str | None:
+        """Return the path under which the daemon knows a runtime, or None."""
+        runtimes = self.call("say which runtimes it has", self.api.info).get("Runtimes", {})
+        return runtimes[runtime].get("path", "") if runtime in runtimes else None
+
+
+def _archive_name(destination: str) -> str:
+    """Return a file name, unlike any other mount point's, for the archive of what is mounted there."""
+    return quote(destination.strip("/"), safe="")

@@ -1,0 +1,308 @@
+# Copyright: (c) 2026, Stillpoint contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Docker: making a container again from what a checkpoint recorded of it, ready for a restore."""
+
+from __future__ import annotations
+
+import copy
+import os
+import socket
+from dataclasses import dataclass, field
+
+from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ansible_collections.stillpoint.criu.plugins.module_utils._engine.docker import Docker
+
+RUNTIME = "stillpoint"
+# Several networks and their MAC addresses in one create call came with this version of the API.
+_API_MANY_NETWORKS = (1, 44)
+_NO_ADDRESS = ("none", "host")
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """How the new container is to differ from the recorded one."""
+
+    name: str
+    image_policy: str = "exact"  # exact: the very same image; name: whatever has the name now
+    published_ports: list[str] | None = None  # None: as recorded; else ["8080:80/tcp", "127.0.0.1:53:53/udp"]
+    networks: dict[str, str] = field(default_factory=dict)  # {recorded network: network to join instead}
+    ignore_static_ip: bool = False
+    ignore_static_mac: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A container that can be created, and what the user should know about it."""
+
+    name: str
+    config: dict[str, Any]  # body of the create call
+    later: dict[str, dict[str, Any]]  # networks to connect between create and start, for old versions of the API
+    addresses_kept: bool  # every recorded address is asked for again
+    new_volumes: list[str]  # named volumes that do not exist yet
+    warnings: list[str]
+
+
+def plan(docker: Docker, record: dict[str, Any], wishes: Wishes, volumes: list[dict[str, str]]) -> Plan:
+    """Work out the create call, and refuse what the daemon would refuse later.
+
+    Args:
+        docker: the connection.
+        record: what :meth:`Docker.describe` put into the checkpoint.
+        wishes: differences that the user wants.
+        volumes: the checkpoint's volumes that will be overwritten.
+    Raises:
+        EngineError: the container cannot be made here as it was.
+    """
+    original = record["inspect"]
+    if docker.inspect(wishes.name) is not None:
+        raise EngineError(
+            f"A container named {wishes.name} exists on this host. Give another new_name, or remove it first: "
+            f"docker rm -f {wishes.name}"
+        )
+    body = copy.deepcopy(original["Config"])
+    host = body["HostConfig"] = copy.deepcopy(original["HostConfig"])
+    body["Image"] = _image(docker, record["image"], wishes.image_policy)
+    if docker.runtime_path(RUNTIME) is None:
+        raise EngineError(
+            "The restore runtime is not registered with the Docker daemon of this host. "
+            "Run the role stillpoint.criu.restore_runtime on it, which restarts nothing."
+        )
+    host["Runtime"] = RUNTIME
+    if wishes.published_ports is not None:
+        host["PortBindings"] = _parse_ports(wishes.published_ports)
+        body["ExposedPorts"] = {**(body.get("ExposedPorts") or {}), **{port: {} for port in host["PortBindings"]}}
+    _check_ports(docker, host.get("PortBindings") or {})
+    _check_binds(original)
+    new_volumes = _check_volumes(docker, original, volumes)
+    endpoints, kept, warnings = _endpoints(docker, original, wishes)
+    body.pop("MacAddress", None)
+    later: dict[str, dict[str, Any]] = {}
+    if endpoints:
+        mode = host.get("NetworkMode") or "default"
+        main = wishes.networks.get(mode, mode)
+        if mode in wishes.networks:
+            host["NetworkMode"] = main
+        if _api_version(docker) < _API_MANY_NETWORKS:
+            first = main if main in endpoints else next(iter(endpoints))
+            later = {name: settings for name, settings in endpoints.items() if name != first}
+            endpoints = {first: endpoints[first]}
+            if "MacAddress" in endpoints[first]:
+                body["MacAddress"] = endpoints[first].pop("MacAddress")
+        body["NetworkingConfig"] = {"EndpointsConfig": endpoints}
+    return Plan(wishes.name, body, later, kept, new_volumes, warnings)
+
+
+def create(docker: Docker, wanted: Plan) -> str:
+    """Create the container without starting it and return its id.
+
+    Raises:
+        EngineError: the daemon refused; nothing is left.
+    """
+    answer = docker.call(
+        f"create the container {wanted.name}", docker.api.create_container_from_config, wanted.config, wanted.name
+    )
+    container = answer["Id"]
+    try:
+        for network, settings in wanted.later.items():
+            docker.call(
+                f"connect the container to the network {network}",
+                docker.api.connect_container_to_network,
+                container,
+                network,
+                ipv4_address=(settings.get("IPAMConfig") or {}).get("IPv4Address"),
+                ipv6_address=(settings.get("IPAMConfig") or {}).get("IPv6Address"),
+                aliases=settings.get("Aliases"),
+            )
+    except EngineError:
+        remove(docker, container, wanted)
+        raise
+    return container
+
+
+def start(docker: Docker, container: str) -> None:
+    """Start the container, which restores it if it has a ticket.
+
+    Raises:
+        EngineError: with the restore runtime's reason.
+    """
+    docker.call("start the restored container", docker.api.start, container)
+
+
+def remove(docker: Docker, container: str, wanted: Plan) -> None:
+    """Remove a half-made container with the volumes that came with it.
+
+    Raises:
+        EngineError: the daemon refused.
+    """
+    if docker.inspect(container) is not None:
+        docker.call(f"remove the half-made container {container[:12]}", docker.api.remove_container, container, v=True, force=True)
+    for name in wanted.new_volumes:
+        docker.call(f"remove the volume {name}", docker.api.remove_volume, name)
+
+
+def _image(docker: Docker, image: dict[str, Any], policy: str) -> str:
+    """Return the name under which to create the container, or refuse."""
+    name: str = image["name"]
+    here = _inspect_image(docker, name)
+    if here is not None and (policy == "name" or here["Id"] == image["id"]):
+        return name
+    for reference in [image["id"], *image.get("digests", [])]:
+        if policy == "exact" and _inspect_image(docker, reference) is not None:
+            return str(reference)
+    if here is None:
+        raise EngineError(
+            f"The image {name} ({image['id'][:19]}) is not on this host. Bring it here first "
+            f"(docker pull {name}, or docker save on the source and docker load here), then run this again."
+        )
+    raise EngineError(
+        f"The image {name} on this host is {here['Id'][:19]}, the checkpoint was taken from {image['id'][:19]}. Its files "
+        "may not fit the saved memory. Bring the same image here, or set image_policy to name to use this one."
+    )
+
+
+def _inspect_image(docker: Docker, reference: str) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = docker.call(f"inspect the image {reference}", docker.api.inspect_image, reference)
+        return found
+    except EngineError as e:
+        if docker.is_not_found(e):
+            return None
+        raise
+
+
+def _api_version(docker: Docker) -> tuple[int, ...]:
+    return tuple(int(part) for part in str(docker.api.api_version).split("."))
+
+
+def _parse_ports(specifications: list[str]) -> dict[str, list[dict[str, str]]]:
+    """Turn ``[address:]host:container[/protocol]`` into Docker's port bindings."""
+    bindings: dict[str, list[dict[str, str]]] = {}
+    for specification in specifications:
+        left, _sep, protocol = specification.partition("/")
+        parts = left.rsplit(":", 2)
+        if len(parts) < 2 or not parts[-1].isdigit() or not (parts[-2].isdigit() or parts[-2] == ""):
+            raise EngineError(
+                f"{specification!r} is not a published port: write [address:]host_port:container_port[/protocol], "
+                "for instance 8080:80 or 127.0.0.1:5353:53/udp."
+            )
+        address = parts[0].strip("[]") if len(parts) == 3 else ""
+        bindings.setdefault(f"{parts[-1]}/{protocol or 'tcp'}", []).append({"HostIp": address, "HostPort": parts[-2]})
+    return bindings
+
+
+def _check_ports(docker: Docker, bindings: dict[str, list[dict[str, str]] | None]) -> None:
+    for port, wanted in bindings.items():
+        kind = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}.get(port.partition("/")[2])
+        for binding in wanted or []:
+            number = binding.get("HostPort") or ""
+            if kind is None or not number.isdigit() or number == "0":
+                continue
+            address = binding.get("HostIp") or "0.0.0.0"
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            with socket.socket(family, kind) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind((address, int(number)))
+                except OSError as e:
+                    raise EngineError(
+                        f"The port {number} of this host, which the container publishes, cannot be had: {e.strerror}. "
+                        f"{_port_owner(docker, number)}Free it, or give other published_ports."
+                    ) from e
+
+
+def _port_owner(docker: Docker, number: str) -> str:
+    for entry in docker.call("list its containers", docker.api.containers):
+        if any(str(port.get("PublicPort")) == number for port in entry.get("Ports", [])):
+            return f"The container {entry['Names'][0].lstrip('/')} publishes it. "
+    return ""
+
+
+def _check_binds(original: dict[str, Any]) -> None:
+    for mount in original["Mounts"]:
+        if mount["Type"] == "bind" and not os.path.exists(mount["Source"]):
+            raise EngineError(
+                f"The container mounts {mount['Source']} of its host at {mount['Destination']}, which does not exist on "
+                "this host. Bring it here first, with the same content as the container knew."
+            )
+
+
+def _check_volumes(docker: Docker, original: dict[str, Any], volumes: list[dict[str, str]]) -> list[str]:
+    """Return the recorded named volumes that do not exist; refuse to overwrite one that somebody uses."""
+    missing = []
+    restored = {volume["destination"] for volume in volumes}
+    named = {name.partition(":")[0] for name in original["HostConfig"].get("Binds") or []}
+    named |= {m["Source"] for m in original["HostConfig"].get("Mounts") or [] if m.get("Type") == "volume" and m.get("Source")}
+    for mount in original["Mounts"]:
+        if mount["Type"] != "volume" or mount["Name"] not in named:
+            continue  # a nameless volume is made anew
+        name = mount["Name"]
+        listed = docker.call("list its volumes", docker.api.volumes, filters={"name": name})
+        if not any(volume["Name"] == name for volume in listed.get("Volumes") or []):
+            missing.append(name)
+            continue
+        users = docker.call("list its containers", docker.api.containers, filters={"volume": name})
+        if users and os.path.normpath(mount["Destination"]) in restored:
+            who = users[0]["Names"][0].lstrip("/")
+            raise EngineError(
+                f"The volume {name} would get its content of the checkpoint back, but the running container {who} uses "
+                f"it. Stop {who} first, or set ignore_volumes to leave the volume as it is."
+            )
+    return missing
+
+
+def _endpoints(
+    docker: Docker, original: dict[str, Any], wishes: Wishes
+) -> tuple[dict[str, dict[str, Any]], bool, list[str]]:
+    """Return (endpoint settings per network, whether all addresses stay, warnings)."""
+    mode = original["HostConfig"].get("NetworkMode") or "default"
+    if mode in _NO_ADDRESS or mode.startswith("container:"):
+        return {}, True, []
+    endpoints: dict[str, dict[str, Any]] = {}
+    warnings: list[str] = []
+    kept = True
+    for recorded, old in original["NetworkSettings"]["Networks"].items():
+        name = wishes.networks.get(recorded, recorded)
+        try:
+            network = docker.call(f"inspect the network {name}", docker.api.inspect_network, name)
+        except EngineError as e:
+            if docker.is_not_found(e):
+                raise EngineError(
+                    f"The container was connected to the network {name}, which does not exist on this host. Create it "
+                    "with the same driver and subnet, or map it to another one with networks."
+                ) from e
+            raise
+        new: dict[str, Any] = {key: old[key] for key in ("DriverOpts", "Links", "GwPriority") if old.get(key)}
+        aliases = [alias for alias in old.get("Aliases") or [] if alias != original["Id"][:12]]
+        if aliases:
+            new["Aliases"] = aliases
+        if old.get("MacAddress") and not wishes.ignore_static_mac:
+            new["MacAddress"] = old["MacAddress"]
+        address = old.get("IPAddress")
+        if address and not wishes.ignore_static_ip:
+            if name == "bridge":
+                kept = False
+            else:
+                _check_address(network, address)
+                new["IPAMConfig"] = {"IPv4Address": address}
+                if old.get("GlobalIPv6Address"):
+                    new["IPAMConfig"]["IPv6Address"] = old["GlobalIPv6Address"]
+        elif address:
+            kept = False
+        endpoints[name] = new
+    return endpoints, kept, warnings
+
+
+def _check_address(network: dict[str, Any], address: str) -> None:
+    for endpoint in (network.get("Containers") or {}).values():
+        if endpoint.get("IPv4Address", "").partition("/")[0] == address:
+            raise EngineError(
+                f"The address {address} in the network {network['Name']} is used by the container {endpoint['Name']}. "
+                "Stop that one first (if it is the original, it and its copy cannot both live), or set ignore_static_ip "
+                "to give the copy another address, which ends its established connections."
+            )

@@ -1,0 +1,37 @@
+# Copyright: (c) 2026, Stillpoint contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""System calls that Python's library lacks (or has only from 3.12 on)."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+CLONE_NEWCGROUP = 0x02000000
+_MS_BIND = 4096
+_MS_REC = 16384
+_MNT_DETACH = 2
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _checked(result: int, what: str) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), what)
+
+
+def bind_mount(source: str, target: str) -> None:
+    """Mount ``source`` with all that is mounted below it at ``target``; propagation stays as it is."""
+    _checked(_libc.mount(os.fsencode(source), os.fsencode(target), None, _MS_BIND | _MS_REC, None), target)
+
+
+def detach_mount(target: str) -> None:
+    """Take a mount away, with what is below it."""
+    _checked(_libc.umount2(os.fsencode(target), _MNT_DETACH), target)
+
+
+def unshare(flags: int) -> None:
+    """Give the calling process new namespaces."""
+    _checked(_libc.unshare(flags), "unshare")

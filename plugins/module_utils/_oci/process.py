@@ -1,0 +1,141 @@
+# Copyright: (c) 2026, Stillpoint contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What ``/proc`` tells of a process tree."""
+
+from __future__ import annotations
+
+import os
+
+NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
+
+
+def tree(pid: int) -> list[int]:
+    """Return the pids of a process and its descendants, parents first; an ended process is left out."""
+    pids = []
+    queue = [pid]
+    while queue:
+        current = queue.pop(0)
+        try:
+            children = []
+            for task in os.listdir(f"/proc/{current}/task"):
+                with open(f"/proc/{current}/task/{task}/children", encoding="ascii") as f:
+                    children += [int(child) for child in f.read().split()]
+        except OSError:
+            continue
+        pids.append(current)
+        queue += children
+    return pids
+
+
+def command(pid: int) -> str:
+    """Return the short command name of a process, or ``?``."""
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as f:
+            return f.read().strip()
+    except OSError:
+        return "?"
+
+
+def start_time(pid: int) -> int:
+    """Return the start time of a process in clock ticks since boot (field 22 of stat).
+
+    Raises:
+        OSError: the process is gone.
+    """
+    return int(_stat_fields(pid)[19])
+
+
+def session_id(pid: int) -> int:
+    """Return the session of a process as the caller's pid namespace numbers it; 0 when it lies outside."""
+    return int(_stat_fields(pid)[3])
+
+
+def state(pid: int) -> str | None:
+    """Return the one-letter state of a process, or None when it is gone."""
+    try:
+        return _stat_fields(pid)[0]
+    except OSError:
+        return None
+
+
+def alive(pid: int) -> bool:
+    """Tell whether the process exists and is not a zombie."""
+    return state(pid) not in (None, "Z", "X")
+
+
+def _stat_fields(pid: int) -> list[str]:
+    """Return the fields of /proc/<pid>/stat behind the command name: state first."""
+    with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as f:
+        return f.read().rpartition(")")[2].split()
+
+
+def namespace(pid: int | str, name: str) -> str:
+    """Return the identity of a namespace, for instance ``net:[4026531840]``."""
+    return os.readlink(f"/proc/{pid}/ns/{name}")
+
+
+def namespace_inode(pid: int | str, name: str) -> int:
+    """Return the inode number of a namespace."""
+    return os.stat(f"/proc/{pid}/ns/{name}").st_ino
+
+
+def shares_with_caller(pid: int, name: str) -> bool:
+    """Tell whether a process is in the same namespace as the caller."""
+    return namespace(pid, name) == namespace("self", name)
+
+
+def descriptors(pid: int) -> dict[int, str]:
+    """Return what each open descriptor of a process points to."""
+    found = {}
+    folder = f"/proc/{pid}/fd"
+    for entry in os.listdir(folder):
+        try:
+            found[int(entry)] = os.readlink(f"{folder}/{entry}")
+        except OSError:
+            continue  # closed meanwhile
+    return found
+
+
+def standard_descriptors(pid: int) -> list[str]:
+    """Return what descriptors 0, 1 and 2 of a process point to (``/dev/null`` where one is closed)."""
+    found = descriptors(pid)
+    return [found.get(number, "/dev/null") for number in range(3)]
+
+
+def resident_bytes(pids: list[int]) -> int:
+    """Return an upper bound of the memory that a dump of these processes writes: their resident sets together."""
+    total = 0
+    for pid in pids:
+        try:
+            with open(f"/proc/{pid}/statm", encoding="ascii") as f:
+                total += int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        except OSError:
+            continue
+    return total
+
+
+def io_uring_users(pids: list[int]) -> list[int]:
+    """Return those of the pids that hold an io_uring instance, which CRIU cannot save."""
+    users = []
+    for pid in pids:
+        try:
+            if any("[io_uring]" in target for target in descriptors(pid).values()):
+                users.append(pid)
+        except OSError:
+            continue
+    return users
+
+
+def traced(pids: list[int]) -> dict[int, int]:
+    """Return {pid: tracer's pid} for processes under a debugger or strace, which CRIU cannot seize."""
+    found = {}
+    for pid in pids:
+        try:
+            with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as f:
+                tracer = next((int(line.split()[1]) for line in f if line.startswith("TracerPid:")), 0)
+        except OSError:
+            continue
+        if tracer:
+            found[pid] = tracer
+    return found

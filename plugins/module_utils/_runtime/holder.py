@@ -1,0 +1,281 @@
+# Copyright: (c) 2026, Stillpoint contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The holder: restores the processes of a container into its placeholder, between ``create`` and ``start``.
+
+It outlives ``create``: CRIU waits in a notification, with the init process made and nothing run yet, until ``start``
+says go. Engines (Docker from 28 on) plug the network in between the two. When the restored tree, CRIU or the
+container goes away meanwhile, the holder removes what is left.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import sys
+
+from ansible_collections.stillpoint.criu.plugins.module_utils._criu import diagnosis, session
+from ansible_collections.stillpoint.criu.plugins.module_utils._criu.errors import CriuError
+from ansible_collections.stillpoint.criu.plugins.module_utils._oci import (
+    cgroup,
+    kernel,
+    mountinfo,
+    process,
+    rootfs,
+    spec,
+    tree,
+)
+from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import ticket as tickets
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ansible_collections.stillpoint.criu.plugins.module_utils._runtime.call import Call
+    from ansible_collections.stillpoint.criu.plugins.module_utils._runtime.placeholder import Placeholder
+    from ansible_collections.stillpoint.criu.plugins.module_utils._runtime.ticket import Ticket
+
+LOG = "restore.log"
+IMAGES = "checkpoint"
+NETWORK_KEY = "extRootNetNS"
+_CLONE_NEWNET = 0x40000000
+_WATCH_SECONDS = 1.0
+
+
+class Abandoned(Exception):
+    """The container was removed, or its processes ended, before it was started."""
+
+
+class Holder:
+    """One restore.
+
+    Args:
+        ticket: what to restore.
+        call: the engine's ``create`` call.
+        placeholder: the container to restore into.
+        answer: descriptor on which ``create`` waits for ``{"pid": ...}`` or ``{"error": ...}``.
+    """
+
+    def __init__(self, ticket: Ticket, call: Call, placeholder: Placeholder, answer: int) -> None:
+        self.ticket = ticket
+        self.call = call
+        self.placeholder = placeholder
+        self.folder = tickets.folder(ticket.container_id)
+        self.root = os.path.join(self.folder, "root")
+        self.terminal = "console-socket" in call.options
+        self.pid = 0
+        self._answer: int | None = answer
+        self._starter: socket.socket | None = None
+        self._listener: socket.socket | None = None
+        self._criu: session.Session | None = None
+
+    def run(self) -> None:
+        """Restore, and report to whoever waits. Returns when there is nothing left to hold."""
+        try:
+            self._restore()
+        except BaseException as e:  # whatever it is, nothing half-alive may remain and the engine must hear of it
+            self._clean(failed=True)
+            self._report({"error": self._explain(e)})
+        else:
+            self._clean(failed=False)
+            self._report({"pid": self.pid})
+
+    # -- steps -----------------------------------------------------------------------------------------------------
+
+    def _restore(self) -> None:
+        bundle = self.call.options["bundle"]
+        config = spec.load(bundle)
+        root = spec.rootfs(bundle, config)
+        rootfs.apply(self.ticket.checkpoint, root)
+        sources = self._mount_sources(config)
+        for volume in self.ticket.volumes:
+            source = spec.binds(config).get(volume["destination"])
+            if source is None:
+                raise rootfs.RootfsError(f"the new container mounts nothing at {volume['destination']}")
+            tree.unpack(volume["archive"], source, empty_first=True)
+        os.mkdir(self.root, 0o700)
+        kernel.bind_mount(root, self.root)
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.bind(os.path.join(self.folder, tickets.CONTROL))
+        self._listener.listen(1)
+        network = os.open(f"/proc/{self.placeholder.pid}/ns/net", os.O_RDONLY)
+        images = os.open(os.path.join(self.ticket.checkpoint, IMAGES), os.O_RDONLY | os.O_DIRECTORY)
+        work = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        self._criu = session.Session(self.ticket.executable, pass_fds=[network], preexec=self._move_in())
+        message = self._criu.request("RESTORE", opts=self._options(sources, network, images, work))
+        self._criu.call(message, self._on_notify)
+        os.unlink(self.placeholder.exec_fifo)
+
+    def _move_in(self) -> Any:
+        """Return what brings CRIU into the placeholder's control groups: what it restores is born there."""
+        folders = self.placeholder.cgroups
+        own_namespace = process.namespace(self.placeholder.pid, "cgroup") != process.namespace("self", "cgroup")
+
+        def move_in() -> None:
+            cgroup.join(folders)
+            if own_namespace:
+                kernel.unshare(kernel.CLONE_NEWCGROUP)
+
+        return move_in
+
+    def _mount_sources(self, config: dict[str, Any]) -> dict[str, str]:
+        sources, missing = spec.mount_sources(
+            self.ticket.external_mounts, config, mountinfo.read(self.placeholder.pid), mountinfo.read()
+        )
+        for target in list(missing):
+            if target.startswith(("/proc/", "/sys/")):  # a file that is masked on the source's kernel only
+                sources[target] = os.devnull
+                missing.remove(target)
+        if missing:
+            raise rootfs.RootfsError(
+                f"the checkpointed container had something of its host mounted at {', '.join(missing)}, "
+                "the new container has nothing there; give it the same mounts"
+            )
+        return sources
+
+    def _options(self, sources: dict[str, str], network: int, images: int, work: int) -> Any:
+        rpc = session.rpc()
+        options = rpc.criu_opts(
+            images_dir_fd=images,
+            work_dir_fd=work,
+            log_file=LOG,
+            log_level=4,
+            root=self.root,
+            rst_sibling=True,
+            evasive_devices=True,
+            orphan_pts_master=True,
+            notify_scripts=True,
+            manage_cgroups=True,
+            manage_cgroups_mode=rpc.IGNORE,
+            network_lock=getattr(rpc, self.ticket.network_lock),
+            **self.ticket.options,
+        )
+        for target, source in sources.items():
+            options.ext_mnt.add(key=target, val=source)
+        if self.ticket.network_namespace:
+            options.inherit_fd.add(key=NETWORK_KEY, fd=network)
+            if self.ticket.network_lock != "SKIP":
+                # Keeps that namespace silent until the sockets are complete.
+                options.empty_ns = _CLONE_NEWNET
+        seen = set()
+        for number, target in enumerate(self.ticket.descriptors):
+            if target.startswith("pipe:") and target not in seen:
+                seen.add(target)
+                options.inherit_fd.add(key=target, fd=number)
+        return options
+
+    def _on_notify(self, script: str, pid: int | None, descriptors: list[int]) -> bool:
+        if script == "setup-namespaces":
+            self.pid = pid or 0
+            self.placeholder.replace(self.pid)
+            if not self.terminal:
+                return self._hold()
+        elif script == "orphan-pts-master":
+            self._hand_over(descriptors[0])
+        elif script == "pre-resume" and self.terminal:
+            return self._hold()
+        return True
+
+    def _hand_over(self, master: int) -> None:
+        """Give the terminal to the engine, which waits for it within ``create``."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as console:
+            console.connect(self.call.options["console-socket"])
+            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [master]))
+            console.sendmsg([b"/dev/ptmx"], [rights])
+
+    def _hold(self) -> bool:
+        """Let ``create`` return, then wait for ``start``."""
+        listener, criu = self._listener, self._criu
+        if listener is None or criu is None:
+            return False
+        self._report({"pid": self.pid})
+        while True:
+            ready, _w, _x = select.select([listener, criu.socket], [], [], _WATCH_SECONDS)
+            if listener in ready:
+                self._starter = listener.accept()[0]
+                return True
+            if criu.socket in ready:
+                raise Abandoned("CRIU ended before the container was started")
+            if not process.alive(self.pid) or not self.placeholder.exists():
+                raise Abandoned("the container was removed before it was started")
+
+    # -- endings ---------------------------------------------------------------------------------------------------
+
+    def _report(self, answer: dict[str, Any]) -> None:
+        data = json.dumps(answer).encode()
+        if self._answer is not None:
+            os.write(self._answer, data)
+            os.close(self._answer)
+            self._answer = None
+        elif self._starter is not None:
+            try:
+                self._starter.sendall(data)
+            except OSError:
+                pass  # "start" was killed; the container's state speaks for itself
+            self._starter.close()
+
+    def _clean(self, *, failed: bool) -> None:
+        if self._criu is not None:
+            self._criu.close()
+        if failed and self.pid:
+            try:
+                os.kill(self.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        try:
+            kernel.detach_mount(self.root)
+        except OSError:
+            pass  # it was not mounted yet
+        log = os.path.join(self.folder, LOG)
+        try:
+            shutil.copyfile(log, os.path.join(self.ticket.checkpoint, LOG))
+            os.chmod(os.path.join(self.ticket.checkpoint, LOG), 0o600)
+        except OSError:
+            pass  # a checkpoint on a read-only place; the log stays in the restore's own folder
+        for name in (tickets.CONTROL, "console", "root"):
+            path = os.path.join(self.folder, name)
+            try:
+                os.rmdir(path) if name == "root" else os.unlink(path)
+            except OSError:
+                pass
+
+    def _explain(self, error: BaseException) -> str:
+        log = os.path.join(self.ticket.checkpoint, LOG)
+        start = "The container could not be restored"
+        if isinstance(error, CriuError) and not error.died:
+            try:
+                with open(log, encoding="utf-8", errors="replace") as f:
+                    found = diagnosis.diagnose(f.read(), operation="restore", kernel=os.uname().release)
+                return f"{start}. {found.message(log)}"
+            except OSError:
+                pass
+        reason = str(error) or type(error).__name__
+        return f"{start}: {reason}. CRIU's log, if it got that far: {log}"
+
+
+def detach(holder_arguments: tuple[Any, ...], answer_reader: int) -> None:
+    """Run a holder in a process of its own that this one is not waited for by.
+
+    The restored init becomes the holder's child and, once the holder has ended, the child of the engine's shim,
+    which is the nearest subreaper: that is how the shim learns its exit code.
+    """
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        return
+    os.close(answer_reader)
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    code = 1
+    try:
+        Holder(*holder_arguments).run()
+        code = 0
+    finally:
+        sys.stderr.flush()
+        os._exit(code)

@@ -1,0 +1,115 @@
+# Copyright: (c) 2026, Stillpoint contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The placeholder: a container that the stock runtime has created and not started.
+
+The stock runtime makes everything a restored container needs around its processes: state file, control groups and
+their limits, device rules, mount points, hooks, namespaces. Only its init process is then replaced.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+
+from ansible_collections.stillpoint.criu.plugins.module_utils._oci import process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ansible_collections.stillpoint.criu.plugins.module_utils._runtime.call import Call
+
+_CLONE_NAMES = {
+    "NEWIPC": "ipc",
+    "NEWNET": "net",
+    "NEWNS": "mnt",
+    "NEWPID": "pid",
+    "NEWUTS": "uts",
+    "NEWUSER": "user",
+    "NEWCGROUP": "cgroup",
+}
+
+
+class PlaceholderError(Exception):
+    """The stock runtime could not create it; it has told its engine why itself."""
+
+
+class Placeholder:
+    """A created container of the stock runtime.
+
+    Args:
+        runtime: path of the stock runtime (runc).
+        call: the engine's ``create`` call.
+        folder: where short-lived files may lie.
+    """
+
+    def __init__(self, runtime: str, call: Call, folder: str) -> None:
+        self._runtime = runtime
+        self._call = call
+        self._state_file = os.path.join(call.root, call.container_id, "state.json")
+        changed = {"pid_file": os.path.join(folder, "placeholder.pid")}
+        self._console = None
+        if "console-socket" in call.options:
+            # The engine must get the restored terminal, so this one goes nowhere.
+            self._console = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self._console.bind(os.path.join(folder, "console"))
+            self._console.listen(1)
+            changed["console_socket"] = os.path.join(folder, "console")
+        if subprocess.run([runtime, *call.with_options(**changed)], check=False).returncode != 0:
+            raise PlaceholderError
+        self._state = self._read_state()
+        self.pid: int = self._state["init_process_pid"]
+
+    def _read_state(self) -> dict[str, Any]:
+        with open(self._state_file, encoding="utf-8") as f:
+            return json.load(f)
+
+    @property
+    def cgroups(self) -> list[str]:
+        """Folders of its control groups."""
+        found = self._state.get("cgroup_paths") or {}
+        return sorted({path for path in found.values() if os.path.isdir(path)})
+
+    @property
+    def exec_fifo(self) -> str:
+        """The pipe whose existence tells runc that the container was not started yet."""
+        return os.path.join(os.path.dirname(self._state_file), "exec.fifo")
+
+    def exists(self) -> bool:
+        """Tell whether the engine has not deleted it."""
+        return os.path.exists(self._state_file)
+
+    def replace(self, pid: int) -> None:
+        """End the placeholder's own process and make ``pid`` the container's init in the runtime's eyes."""
+        state = self._read_state()
+        state["init_process_pid"] = pid
+        state["init_process_start"] = process.start_time(pid)
+        for kind in state.get("namespace_paths") or {}:
+            state["namespace_paths"][kind] = f"/proc/{pid}/ns/{_CLONE_NAMES.get(kind, kind.lower())}"
+        temporary = self._state_file + ".stillpoint"
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as f:
+            json.dump(state, f)
+        os.rename(temporary, self._state_file)
+        self.kill()
+
+    def kill(self) -> None:
+        """End the placeholder's own process."""
+        if self._console is not None:
+            self._console.close()
+        try:
+            os.kill(self.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+    def delete(self) -> None:
+        """Have the stock runtime remove the container with all that it made."""
+        subprocess.run(
+            [self._runtime, *self._call.before, "delete", "--force", self._call.container_id],
+            check=False,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )

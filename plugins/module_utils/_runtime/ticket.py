@@ -1,0 +1,92 @@
+# Copyright: (c) 2026, Stillpoint contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The restore ticket: a file named after a container, which turns its next ``create`` into a restore, once.
+
+It is a file and not a label or an annotation, because those stay with the container: each plain restart would
+restore the old state again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from dataclasses import asdict, dataclass, field
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+# The installed wrapper looks for these two with a shell test, before any Python starts.
+TICKETS = "/run/stillpoint/tickets"
+RESTORES = "/run/stillpoint/restores"
+CONTROL = "control"
+
+
+class TicketError(Exception):
+    """A ticket is not to be trusted or cannot be read."""
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """What the restore runtime needs to know of a checkpoint."""
+
+    container_id: str
+    checkpoint: str  # folder of the checkpoint
+    executable: str  # path of criu
+    network_lock: str
+    network_namespace: bool  # the container had a network namespace of its own
+    external_mounts: list[str]
+    descriptors: list[str]
+    volumes: list[dict[str, str]] = field(default_factory=list)  # {"archive": path, "destination": in the container}
+    options: dict[str, bool] = field(default_factory=dict)  # fields of criu_opts
+
+
+def folder(container_id: str) -> str:
+    """Return the folder in which the restore of a container keeps what it needs while it runs."""
+    return os.path.join(RESTORES, container_id)
+
+
+def write(ticket: Ticket) -> str:
+    """Write a ticket and return its path."""
+    for path in (os.path.dirname(TICKETS), TICKETS, RESTORES):
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        os.chmod(path, 0o700)
+    path = os.path.join(TICKETS, ticket.container_id)
+    with open(os.open(path + ".tmp", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as f:
+        json.dump(asdict(ticket), f)
+    os.rename(path + ".tmp", path)
+    return path
+
+
+def remove(container_id: str) -> None:
+    """Remove an unused ticket, if there is one."""
+    try:
+        os.unlink(os.path.join(TICKETS, container_id))
+    except FileNotFoundError:
+        pass
+
+
+def take(container_id: str) -> Ticket | None:
+    """Read the ticket of a container and remove it; None when there is none.
+
+    Raises:
+        TicketError: somebody else than root could have written it.
+    """
+    path = os.path.join(TICKETS, container_id)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    with open(descriptor, encoding="utf-8") as f:
+        status = os.fstat(f.fileno())
+        text = f.read()
+    os.unlink(path)
+    if status.st_uid != 0 or stat.S_IMODE(status.st_mode) & 0o077:
+        raise TicketError(f"the restore ticket {path} was not written by root alone")
+    try:
+        fields: dict[str, Any] = json.loads(text)
+        return Ticket(**fields)
+    except (TypeError, ValueError) as e:
+        raise TicketError(f"the restore ticket {path} cannot be read ({e}); is the restore runtime of the same version?") from e
