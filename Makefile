@@ -31,7 +31,7 @@ test: venv system checks ## Everything: lint, unit, sanity, molecule, integratio
 	@$(STAGES) --lab-down --minutes $(MINUTES) lint unit sanity molecule integration
 
 .PHONY: lint
-lint: venv ## ruff, mypy, yamllint, ansible-lint, changelog fragments
+lint: venv ## ruff, mypy, yamllint, ansible-lint, changelog and documentation
 	@$(STAGES) lint
 
 .PHONY: unit

@@ -60,6 +60,7 @@ STAGES = {
             ["yamllint", "--strict", "."],
             ["ansible-lint", "--offline"],
             ["antsibull-changelog", "lint"],
+            ["antsibull-docs", "lint-collection-docs", "--plugin-docs", "--validate-collection-refs", "self", "."],
         ],
         needs="plugins/**/*.py",
         missing="plugins",
@@ -222,8 +223,8 @@ def main() -> int:
     if len(options.stages) > 1:
         print("\n=== summary ===")
         for name, outcome, seconds in run.results:
-            print(f"{name:<12} {outcome:<8} {seconds:7.1f} s" if seconds else f"{name:<12} {outcome}")
-        print(f"{'all':<12} {'failed' if failed else 'passed':<8} {time.monotonic() - begin:7.1f} s")
+            print(f"{name:<12} {outcome:<11} {seconds:7.1f} s" if seconds else f"{name:<12} {outcome}")
+        print(f"{'all':<12} {'failed' if failed else 'passed':<11} {time.monotonic() - begin:7.1f} s")
     return 130 if interrupted else int(failed)
 
 
