@@ -82,10 +82,7 @@ class Partial:
                 f"Another checkpoint into {base} is under way. Wait for it to end, then run this again."
             ) from None
         try:
-            if os.path.lexists(self.final):
-                raise Refused(
-                    f"The checkpoint {self.final} exists. Give another checkpoint_name, or remove that folder first."
-                )
+            _refuse_existing(self.final)
             # The lock is ours, so whatever partial folder lies here was left by a run that was killed.
             for left in os.listdir(base):
                 if left.startswith(".") and left.endswith(".partial"):
@@ -167,6 +164,22 @@ def begin(path: str, container: str, name: str) -> Partial:
     check_name(name, "checkpoint")
     _private_folder(path)
     return Partial(os.path.join(path, container), name)
+
+
+def check_free(path: str, container: str, name: str) -> None:
+    """Refuse what :func:`begin` would refuse, without making anything.
+
+    Raises:
+        Refused: a bad name or an existing checkpoint.
+    """
+    check_name(container, "container")
+    check_name(name, "checkpoint")
+    _refuse_existing(os.path.join(path, container, name))
+
+
+def _refuse_existing(final: str) -> None:
+    if os.path.lexists(final):
+        raise Refused(f"The checkpoint {final} exists. Give another checkpoint_name, or remove that folder first.")
 
 
 def entries(path: str, container: str | None = None) -> list[Entry]:

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, Stillpoint contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Docker: finding, describing and stopping containers. Making them again is in ``docker_create``."""
+"""Docker: finding, describing and stopping containers; making and checking them is in the modules beside this one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import os
 from urllib.parse import quote
 
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.target import Target, Volume
+from ansible_collections.stillpoint.criu.plugins.module_utils._engine import docker_checks, docker_create
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError, EngineMissing
 from ansible_collections.stillpoint.criu.plugins.module_utils._oci import spec
 
@@ -16,6 +17,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+    from ansible_collections.stillpoint.criu.plugins.module_utils._engine.docker_create import Plan, Wishes
 
 NAME = "docker"
 # Debian's containerd, and one that dockerd started itself.
@@ -236,6 +239,52 @@ class Docker:
         """Return the path under which the daemon knows a runtime, or None."""
         runtimes = self.call("say which runtimes it has", self.api.info).get("Runtimes", {})
         return runtimes[runtime].get("path", "") if runtime in runtimes else None
+
+    # -- what a restore calls; see the modules for arguments and errors --------------------------------------------
+
+    def plan(self, record: dict[str, Any], wishes: Wishes, volumes: list[dict[str, str]]) -> Plan:
+        """Work out how to make a recorded container again."""
+        return docker_create.plan(self, record, wishes, volumes)
+
+    def create(self, plan: Plan) -> str:
+        """Create the planned container without starting it; return its id."""
+        return docker_create.create(self, plan)
+
+    def start(self, container: str) -> None:
+        """Start a created container."""
+        docker_create.start(self, container)
+
+    def remove(self, container: str, plan: Plan) -> None:
+        """Remove a half-made container."""
+        docker_create.remove(self, container, plan)
+
+    def checks(self, container: str, command: list[str]) -> dict[str, Callable[[], str]]:
+        """Return the checks of a restored container; each returns what is wrong, or an empty text."""
+        return docker_checks.checks(self, container, command)
+
+    def summary(self, name: str) -> dict[str, Any] | None:
+        """Return a container's id, name, pid, state, start time, image and addresses; None when it does not exist."""
+        record = self.inspect(name)
+        if record is None:
+            return None
+        return {
+            "id": record["Id"],
+            "name": record["Name"].lstrip("/"),
+            "pid": record["State"]["Pid"],
+            "status": record["State"]["Status"],
+            "started_at": record["State"]["StartedAt"],
+            "image": record["Config"]["Image"],
+            "runtime": record["HostConfig"].get("Runtime", ""),
+            "networks": {
+                network: settings.get("IPAddress", "")
+                for network, settings in record["NetworkSettings"]["Networks"].items()
+            },
+            "ports": record["NetworkSettings"].get("Ports") or {},
+        }
+
+    def all_ids(self) -> list[str]:
+        """Return the ids of all containers, running or not."""
+        return [entry["Id"] for entry in self.call("list its containers", self.api.containers, all=True)]
 
 
 def _archive_name(destination: str) -> str:

@@ -1,0 +1,51 @@
+# Copyright: (c) 2026, Stillpoint contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the modules share: options, and finding a Python that has the system's libraries."""
+
+from __future__ import annotations
+
+import importlib
+import os
+
+from ansible.module_utils.common.respawn import has_respawned, probe_interpreters_for_module, respawn_module
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import store
+from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import engines
+
+_INTERPRETERS = ["/usr/bin/python3", "/usr/libexec/platform-python", "/usr/bin/python"]
+
+ENGINE: dict[str, dict[str, Any]] = {
+    "engine": {"type": "str", "choices": list(engines.ENGINES), "default": engines.ENGINES[0]},
+    "criu_executable": {"type": "str", "default": "criu"},
+    "timeout": {"type": "int", "default": 60},
+    "docker_host": {"type": "str", "default": "unix:///var/run/docker.sock"},
+    "tls": {"type": "bool", "default": False},
+    "validate_certs": {"type": "bool", "default": False},
+    "ca_path": {"type": "path"},
+    "client_cert": {"type": "path"},
+    "client_key": {"type": "path"},
+    "api_version": {"type": "str", "default": "auto"},
+}
+PATH: dict[str, dict[str, Any]] = {"path": {"type": "path", "default": store.DEFAULT_PATH}}
+
+
+def find_libraries(*names: str) -> None:
+    """Start the module again under an interpreter that has the system's libraries, if this one has not.
+
+    Libraries such as pycriu come with the distribution's Python only. Returns when all are here, or nowhere: then the
+    import that needs one says so.
+    """
+    try:
+        for name in names:
+            importlib.import_module(name)
+    except ImportError:
+        if not has_respawned():
+            here = [path for path in _INTERPRETERS if os.path.exists(path)]
+            interpreter = probe_interpreters_for_module(here, names[0])
+            if interpreter:
+                respawn_module(interpreter)

@@ -1,0 +1,215 @@
+# Copyright: (c) 2026, Stillpoint contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The whole way of a restore: choose a checkpoint, look before touching, make the container, verify it, report."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import urllib.error
+import urllib.request
+
+from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import manifest, preflight, store
+from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError, Refused
+from ansible_collections.stillpoint.criu.plugins.module_utils._criu import features
+from ansible_collections.stillpoint.criu.plugins.module_utils._engine.docker_create import Wishes
+from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
+from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import main as runtime
+from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import ticket as tickets
+from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import engines, save
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+# Which checkpoint a container runs from; not a label, since a label would make it differ from the original.
+RECORDS = "/var/lib/stillpoint/restored"
+# What programs and libraries choose their code by at start: without one of these a restored process dies of SIGILL.
+_CPU_FLAGS = ("avx", "avx2", "avx512f", "bmi1", "bmi2", "erms", "fma", "movbe", "pku", "rtm", "sse4_2", "xsave", "xsavec")
+_POLL_SECONDS = 0.1
+
+
+class Restore:
+    """One restore.
+
+    Args:
+        parameters: of the module container_restore.
+    Raises:
+        CheckpointError, EngineError: it cannot be done; nothing was touched.
+    """
+
+    def __init__(self, parameters: dict[str, Any]) -> None:
+        self.parameters = parameters
+        self.entry = store.find(parameters["path"], parameters["name"], parameters["checkpoint_name"])
+        self.record: dict[str, Any] = self.entry.manifest or {}
+        self.new_name = parameters["new_name"] or f"{self.entry.container}-restored"
+        self.engine = engines.connect(parameters["engine"], parameters)
+        self.warnings: list[str] = []
+        self.actions: list[str] = []
+        self.timings: dict[str, float] = {}
+
+    def running(self) -> dict[str, Any] | None:
+        """Return the container's summary if it already runs from this very checkpoint."""
+        found = self.engine.summary(self.new_name)
+        if found is None or found["status"] != "running":
+            return None
+        try:
+            with open(os.path.join(RECORDS, found["id"] + ".json"), encoding="utf-8") as f:
+                record = json.load(f)
+        except (OSError, ValueError):
+            return None
+        same = record["checkpoint_id"] == self.record["id"] and record["started_at"] == found["started_at"]
+        return found if same else None
+
+    def prepare(self) -> None:
+        """Find out whether it can work, without touching anything.
+
+        Raises:
+            CheckpointError, EngineError: it cannot.
+        """
+        begun = time.monotonic()
+        self.executable = save.executable(self.parameters["criu_executable"])
+        preflight.check_criu(self.executable)
+        self._check_cpu()
+        self.volumes = []
+        if not self.parameters["ignore_volumes"]:
+            self.volumes = [
+                {
+                    "archive": os.path.join(self.entry.path, store.VOLUMES, volume["name"] + ".tar"),
+                    "destination": volume["destination"],
+                }
+                for volume in self.record["volumes"]
+            ]
+        wishes = Wishes(
+            name=self.new_name,
+            image_policy=self.parameters["image_policy"],
+            published_ports=self.parameters["published_ports"],
+            networks=self.parameters["networks"],
+            ignore_static_ip=self.parameters["ignore_static_ip"],
+            ignore_static_mac=self.parameters["ignore_static_mac"],
+        )
+        self.plan = self.engine.plan(self.record["record"], wishes, self.volumes)
+        self.warnings += self.plan.warnings
+        self.close_tcp = self.parameters["tcp_close"]
+        if self.record["established_tcp"] and not self.close_tcp and not self.plan.addresses_kept:
+            self.close_tcp = True
+            self.warnings.append(
+                "The established TCP connections of the checkpoint were closed: the container does not get its old "
+                "address back (Docker's default bridge takes no fixed address; use a network of your own for that)."
+            )
+        problems = manifest.problems(self.entry.path, self.record)
+        if problems:
+            raise CheckpointError(
+                f"The checkpoint {self.entry.path} was damaged or tampered with: {'; '.join(problems[:5])}. "
+                "Nothing was restored. Use another checkpoint, or bring this one's files back from where you copied it."
+            )
+        self.timings["prepare_ms"] = (time.monotonic() - begun) * 1000
+
+    def _check_cpu(self) -> None:
+        here = features.cpu_features()
+        there = self.record["cpu"]
+        if not there.get("flags"):
+            return
+        missing = sorted(set(_CPU_FLAGS) & set(there["flags"]) - set(here["flags"]))
+        if missing:
+            raise Refused(
+                f"The checkpoint was taken on a processor ({there.get('model')}) with features that this host's "
+                f"({here.get('model')}) lacks: {', '.join(missing)}. The restored processes would crash. "
+                "Restore on a host with at least the same features."
+            )
+
+    def run(self) -> dict[str, Any]:
+        """Restore and verify.
+
+        Returns:
+            The new container's summary.
+        Raises:
+            CheckpointError, EngineError: it failed; the half-made container was removed, the checkpoint is untouched.
+        """
+        begun = time.monotonic()
+        container = self.engine.create(self.plan)
+        self.actions.append(f"created the container {self.new_name}")
+        try:
+            tickets.write(self._ticket(container))
+            self.engine.start(container)
+            self.actions.append(f"restored its processes from {self.entry.name}")
+            self.timings["restore_ms"] = (time.monotonic() - begun) * 1000
+            verified = time.monotonic()
+            self.verification = self._verify(container)
+            self.timings["verify_ms"] = (time.monotonic() - verified) * 1000
+        except BaseException as e:
+            try:
+                self.engine.remove(container, self.plan)
+                left = "The half-made container was removed, the checkpoint is untouched."
+            except EngineError as trouble:
+                left = f"The checkpoint is untouched, but the half-made container is still there: {trouble}"
+            if isinstance(e, (CheckpointError, EngineError)):
+                raise CheckpointError(f"{e}\n{left}") from e
+            raise
+        finally:
+            tickets.remove(container)
+            runtime.forget(container)
+        found = self.engine.summary(container) or {}
+        self._remember(found)
+        return found
+
+    def _ticket(self, container: str) -> tickets.Ticket:
+        taken = self.record["options"]
+        options = {name: taken[name] for name in ("tcp_established", "file_locks", "ext_unix_sk")}
+        if self.close_tcp:
+            options["tcp_close"] = True
+        return tickets.Ticket(
+            container_id=container,
+            checkpoint=self.entry.path,
+            executable=self.executable,
+            network_lock=self.record["criu"]["network_lock"],
+            network_namespace=self.record["network_namespace"],
+            external_mounts=self.record["external_mounts"],
+            descriptors=self.record["descriptors"],
+            volumes=self.volumes,
+            options=options,
+        )
+
+    def _verify(self, container: str) -> dict[str, bool]:
+        """Check the restored container until all is well or ``wait_timeout`` is over.
+
+        Raises:
+            CheckpointError: something was still wrong then.
+        """
+        if not self.parameters["verify"]:
+            return {}
+        checks = self.engine.checks(container, self.parameters["verify_command"])
+        if self.parameters["verify_url"]:
+            checks["url"] = lambda: _fetch(self.parameters["verify_url"])
+        deadline = time.monotonic() + self.parameters["wait_timeout"]
+        passed: dict[str, bool] = {}
+        for name, check in checks.items():
+            problem = check()
+            while problem:
+                if time.monotonic() > deadline or (name != "status" and checks["status"]()):
+                    raise CheckpointError(f"The restored container {self.new_name} failed its check '{name}': {problem}")
+                time.sleep(_POLL_SECONDS)
+                problem = check()
+            passed[name] = True
+        return passed
+
+    def _remember(self, found: dict[str, Any]) -> None:
+        os.makedirs(RECORDS, mode=0o700, exist_ok=True)
+        known = set(self.engine.all_ids())
+        for name in os.listdir(RECORDS):
+            if name.endswith(".json") and name[: -len(".json")] not in known:
+                os.unlink(os.path.join(RECORDS, name))
+        manifest.write_json(
+            os.path.join(RECORDS, found["id"] + ".json"),
+            {"checkpoint_id": self.record["id"], "started_at": found["started_at"]},
+        )
+
+
+def _fetch(url: str) -> str:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return "" if answer.status < 400 else f"{url} answers {answer.status}"
+    except (urllib.error.URLError, OSError, ValueError) as e:
+        return f"{url} does not answer: {e}"

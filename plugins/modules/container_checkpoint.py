@@ -1,0 +1,297 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, Stillpoint contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Save running containers to disk."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: container_checkpoint
+short_description: Save a running container to disk with CRIU
+version_added: 0.1.0
+author: Stillpoint contributors (@stillpoint)
+description:
+  - Saves the processes of a running container with their memory, what it has changed in its root file system, and its
+    volumes, so that M(stillpoint.criu.container_restore) can bring it back exactly as it was, on this or another host.
+  - CRIU is driven directly. The engine's own checkpoint feature is never used, so it works on every version of Docker.
+  - Memory, files and volumes belong to one and the same moment. The container is frozen while they are copied.
+  - Whatever goes wrong before the checkpoint is complete, the container runs on.
+  - The checkpoint holds the memory of the processes, so their secrets. Its folder can only be entered by root.
+options:
+  name:
+    description: Names or ids of running containers. They are saved one after the other.
+    type: list
+    elements: str
+    default: []
+    aliases: [container]
+  labels:
+    description: Save all running containers that have all of these labels, each V(key) or V(key=value).
+    type: list
+    elements: str
+    default: []
+  checkpoint_name:
+    description:
+      - Name of the checkpoint.
+      - The default is the time in UTC, for instance V(20261122T021652.862Z).
+    type: str
+  path:
+    description: Folder for checkpoints; each lies in C(<path>/<container>/<checkpoint>).
+    type: path
+    default: /var/lib/stillpoint/checkpoints
+  leave_running:
+    description:
+      - Let the container run on.
+      - With V(false) it is ended as soon as its checkpoint is complete, without having run one more instruction.
+        Its restart policy does not start it again.
+    type: bool
+    default: true
+  tcp_established:
+    description: Save established TCP connections. Without it a container that has one cannot be saved.
+    type: bool
+    default: true
+  file_locks:
+    description: Save file locks. Without it a container that holds one cannot be saved.
+    type: bool
+    default: true
+  ext_unix_sk:
+    description:
+      - Allow unix sockets that are connected to processes outside the container, such as a log daemon.
+      - Only datagram sockets come back connected.
+    type: bool
+    default: false
+  shell_job:
+    description: The container's processes belong to a session outside of it. Found out when not given.
+    type: bool
+  pre_dump:
+    description:
+      - Copy the memory first while the container runs, then only what changed while it is frozen.
+      - Where the kernel cannot track changed memory, a warning tells so and all is copied frozen.
+    type: bool
+    default: false
+  ignore_rootfs:
+    description: Do not save what the container changed in its root file system.
+    type: bool
+    default: false
+  ignore_volumes:
+    description: Do not save its volumes.
+    type: bool
+    default: false
+  bind_mounts:
+    description: Mount points of bind mounts whose data on the host is to be saved too. Only folders can be saved.
+    type: list
+    elements: str
+    default: []
+  ghost_limit:
+    description: How large a deleted file that a process still has open may be, for instance V(512M).
+    type: str
+    default: 1G
+extends_documentation_fragment:
+  - stillpoint.criu.docker
+attributes:
+  check_mode:
+    description: Can run in check mode and predict changes without making them.
+    support: full
+    details: All checks that precede the freeze are made. CRIU itself is not started on the container.
+  diff_mode:
+    description: Will return details on what has changed when in diff mode.
+    support: none
+  idempotent:
+    description: When run twice in a row outside check mode, the second invocation indicates no change.
+    support: none
+    details: Each run takes a new checkpoint.
+  platform:
+    description: Target OS and families that can be operated against.
+    platforms: Linux
+    support: full
+seealso:
+  - module: stillpoint.criu.container_restore
+  - module: stillpoint.criu.container_checkpoint_info
+notes:
+  - Processes that were started beside the container's own (C(docker exec), health checks) are not saved.
+"""
+
+EXAMPLES = r"""
+- name: Save a container and let it run on
+  stillpoint.criu.container_checkpoint:
+    name: web
+
+- name: Save and end all containers with a label before a reboot
+  stillpoint.criu.container_checkpoint:
+    labels: [stillpoint=true]
+    checkpoint_name: before-reboot
+    leave_running: false
+
+- name: Save a container with a bind mount's data
+  stillpoint.criu.container_checkpoint:
+    name: db
+    bind_mounts: [/var/lib/postgresql]
+"""
+
+RETURN = r"""
+checkpoint:
+  description: The first checkpoint; the only one when one container was named.
+  returned: success
+  type: dict
+  contains:
+    id:
+      description: Identity of the checkpoint.
+      type: str
+      sample: 1f75b702eef442cca5c0d4f051e40c75
+    name:
+      description: Its name.
+      type: str
+      sample: 20261122T021652.862Z
+    path:
+      description: Its folder.
+      type: str
+      sample: /var/lib/stillpoint/checkpoints/web/20261122T021652.862Z
+    container:
+      description: Name and id of the container.
+      type: dict
+    created:
+      description: When it was taken, in UTC.
+      type: str
+      sample: "2026-11-22T02:16:52.862Z"
+    size_bytes:
+      description: Size of all its files.
+      type: int
+    timings:
+      description:
+        - Milliseconds. C(frozen_ms) is how long the container stood still, as CRIU measured it; C(dump_ms) is the whole
+          CRIU run, C(files_ms) the copy of files within it, C(commit_ms) the time to bring all to disk with checksums.
+      type: dict
+    statistics:
+      description: CRIU's own statistics, times in microseconds.
+      type: dict
+    warnings:
+      description: What was not saved.
+      type: list
+      elements: str
+checkpoints:
+  description: All checkpoints taken, one for each container.
+  returned: always
+  type: list
+  elements: dict
+failures:
+  description: Containers that could not be saved, and why.
+  returned: always
+  type: list
+  elements: dict
+frozen_ms:
+  description: How long the first container stood still.
+  returned: success and not check mode
+  type: float
+dump_ms:
+  description: How long CRIU worked on the first container.
+  returned: success and not check mode
+  type: float
+total_ms:
+  description: How long the first checkpoint took in all.
+  returned: success and not check mode
+  type: float
+size_bytes:
+  description: Size of the first checkpoint.
+  returned: success and not check mode
+  type: int
+pages_written:
+  description: Pages of memory in the first checkpoint.
+  returned: success and not check mode
+  type: int
+actions:
+  description: What was done, or in check mode would be done.
+  returned: always
+  type: list
+  elements: str
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.common.text.formatters import human_to_bytes
+
+from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError
+from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
+from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import arguments, save
+
+_SWITCHES = (
+    "leave_running",
+    "tcp_established",
+    "file_locks",
+    "ext_unix_sk",
+    "shell_job",
+    "pre_dump",
+    "ignore_rootfs",
+    "ignore_volumes",
+)
+_LARGEST_GHOST = (1 << 32) - 1  # CRIU's field has 32 bits
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec=dict(
+            name=dict(type="list", elements="str", default=[], aliases=["container"]),
+            labels=dict(type="list", elements="str", default=[]),
+            checkpoint_name=dict(type="str"),
+            leave_running=dict(type="bool", default=True),
+            tcp_established=dict(type="bool", default=True),
+            file_locks=dict(type="bool", default=True),
+            ext_unix_sk=dict(type="bool", default=False),
+            shell_job=dict(type="bool"),
+            pre_dump=dict(type="bool", default=False),
+            ignore_rootfs=dict(type="bool", default=False),
+            ignore_volumes=dict(type="bool", default=False),
+            bind_mounts=dict(type="list", elements="str", default=[]),
+            ghost_limit=dict(type="str", default="1G"),
+            **arguments.PATH,
+            **arguments.ENGINE,
+        ),
+        required_one_of=[("name", "labels")],
+        supports_check_mode=True,
+    )
+    arguments.find_libraries("pycriu.rpc_pb2", "docker")
+    parameters = module.params
+    if not parameters["name"] and not parameters["labels"]:
+        module.fail_json(msg="Neither name nor labels say which container to save: both are empty.")
+    options = {name: parameters[name] for name in _SWITCHES}
+    options["timeout"] = parameters["timeout"]
+    try:
+        options["ghost_limit"] = human_to_bytes(parameters["ghost_limit"])
+    except ValueError as e:
+        module.fail_json(msg=f"ghost_limit is not a size such as 512M: {e}")
+    if not 0 < options["ghost_limit"] <= _LARGEST_GHOST:
+        options["ghost_limit"] = _LARGEST_GHOST
+    try:
+        outcomes = save.run(parameters, options, check=module.check_mode)
+    except (CheckpointError, EngineError) as e:
+        module.fail_json(msg=str(e), checkpoints=[], failures=[], actions=[])
+    result = _result(outcomes, check=module.check_mode)
+    for outcome in outcomes:
+        for warning in (outcome.checkpoint or {}).get("warnings", []):
+            module.warn(f"{outcome.container}: {warning}")
+    if result["failures"]:
+        others = f" Saved all the same: {len(result['checkpoints'])}." if result["checkpoints"] else ""
+        module.fail_json(msg="\n".join(failure["msg"] for failure in result["failures"]) + others, **result)
+    module.exit_json(**result)
+
+
+def _result(outcomes, *, check):
+    saved = [outcome.checkpoint for outcome in outcomes if outcome.checkpoint]
+    verb = "would save" if check else "saved"
+    result = {
+        "changed": bool(saved),
+        "checkpoints": saved,
+        "failures": [{"container": outcome.container, "msg": outcome.error} for outcome in outcomes if outcome.error],
+        "actions": [f"{verb} {checkpoint['container']['name']} to {checkpoint['path']}" for checkpoint in saved],
+    }
+    if saved:
+        first = saved[0]
+        result["checkpoint"] = first
+        if not check:
+            result.update({name: first["timings"].get(name) for name in ("frozen_ms", "dump_ms", "total_ms")})
+            result["size_bytes"] = first["size_bytes"]
+            result["pages_written"] = first["statistics"].get("pages_written")
+    return result
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, Stillpoint contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Bring a saved container back."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: container_restore
+short_description: Bring a container back from a checkpoint
+version_added: 0.1.0
+author: Stillpoint contributors (@stillpoint)
+description:
+  - Makes a container with the whole configuration of the saved one, restores its processes, memory, files and volumes
+    into it, and proves that the engine treats it as any other container.
+  - The restore happens when the engine starts the container, in the OCI runtime that the role
+    P(stillpoint.criu.restore_runtime#role) installs. So listing, executing, logs, statistics, networks, published
+    ports, health checks and restart policies work, on every version of Docker.
+  - If it fails, the half-made container is removed and the checkpoint stays as it is.
+options:
+  name:
+    description: Name of the container that was saved.
+    type: str
+    required: true
+    aliases: [container]
+  checkpoint_name:
+    description: Which of its checkpoints; the newest complete one when not given.
+    type: str
+  path:
+    description: Folder of the checkpoints.
+    type: path
+    default: /var/lib/stillpoint/checkpoints
+  new_name:
+    description: Name for the restored container; the default is C(<name>-restored).
+    type: str
+  image_policy:
+    description:
+      - V(exact) insists on the very image that the container ran from, by id or digest.
+      - V(name) takes whatever image has that name on this host now.
+    type: str
+    choices: [exact, name]
+    default: exact
+  published_ports:
+    description:
+      - Ports to publish instead of the saved ones, each V([address:]host_port:container_port[/protocol]).
+      - An empty list publishes none.
+    type: list
+    elements: str
+  networks:
+    description: Networks to join instead of saved ones, as C(saved) to C(other).
+    type: dict
+    default: {}
+  ignore_static_ip:
+    description: Let the engine give the container new addresses. Its established TCP connections are closed then.
+    type: bool
+    default: false
+  ignore_static_mac:
+    description: Let the engine give the container new MAC addresses.
+    type: bool
+    default: false
+  tcp_close:
+    description: Restore established TCP connections as closed.
+    type: bool
+    default: false
+  ignore_volumes:
+    description:
+      - Leave the volumes as they are on this host.
+      - Otherwise their content is replaced with the saved one, since the memory of the processes was made for it.
+    type: bool
+    default: false
+  verify:
+    description: Check the restored container (state, live process, engine API, logs, statistics).
+    type: bool
+    default: true
+  verify_command:
+    description: Also run this command in it; it must end with 0. Repeated until O(wait_timeout) is over.
+    type: list
+    elements: str
+    default: []
+  verify_url:
+    description: Also fetch this address from the host; the answer must be below 400. Repeated likewise.
+    type: str
+  wait_timeout:
+    description: Seconds that the checks may take.
+    type: int
+    default: 60
+extends_documentation_fragment:
+  - stillpoint.criu.docker
+attributes:
+  check_mode:
+    description: Can run in check mode and predict changes without making them.
+    support: full
+    details: All checks that precede the first change are made, checksums among them.
+  diff_mode:
+    description: Will return details on what has changed when in diff mode.
+    support: none
+  idempotent:
+    description: When run twice in a row outside check mode, the second invocation indicates no change.
+    support: full
+  platform:
+    description: Target OS and families that can be operated against.
+    platforms: Linux
+    support: full
+seealso:
+  - module: stillpoint.criu.container_checkpoint
+  - module: stillpoint.criu.container_checkpoint_info
+"""
+
+EXAMPLES = r"""
+- name: Bring the newest checkpoint back under the old name, after the original was removed
+  stillpoint.criu.container_restore:
+    name: web
+    new_name: web
+
+- name: Bring a copy up beside the original, on another port, and see that it answers
+  stillpoint.criu.container_restore:
+    name: web
+    published_ports: ["8081:80"]
+    ignore_static_ip: true
+    verify_url: http://127.0.0.1:8081/
+"""
+
+RETURN = r"""
+container:
+  description: The restored container.
+  returned: success and not check mode
+  type: dict
+  contains:
+    id:
+      description: Its id.
+      type: str
+    name:
+      description: Its name.
+      type: str
+    pid:
+      description: Process number of its init on the host.
+      type: int
+    status:
+      description: Its state.
+      type: str
+      sample: running
+    networks:
+      description: Its address in each network.
+      type: dict
+checkpoint:
+  description: The checkpoint that was restored, as M(stillpoint.criu.container_checkpoint) returned it.
+  returned: always
+  type: dict
+verification:
+  description: The checks that were made, all V(true).
+  returned: success and not check mode
+  type: dict
+  sample: {"status": true, "process": true, "api": true, "logs": true, "stats": true}
+restore_ms:
+  description: Milliseconds from the creation of the container until its processes ran.
+  returned: changed and not check mode
+  type: float
+verify_ms:
+  description: Milliseconds that the checks took.
+  returned: changed and not check mode
+  type: float
+prepare_ms:
+  description: Milliseconds that the checks before the first change took, checksums of the checkpoint among them.
+  returned: changed and not check mode
+  type: float
+actions:
+  description: What was done, or in check mode would be done.
+  returned: always
+  type: list
+  elements: str
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError
+from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
+from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import arguments, restore, save
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec=dict(
+            name=dict(type="str", required=True, aliases=["container"]),
+            checkpoint_name=dict(type="str"),
+            new_name=dict(type="str"),
+            image_policy=dict(type="str", choices=["exact", "name"], default="exact"),
+            published_ports=dict(type="list", elements="str"),
+            networks=dict(type="dict", default={}),
+            ignore_static_ip=dict(type="bool", default=False),
+            ignore_static_mac=dict(type="bool", default=False),
+            tcp_close=dict(type="bool", default=False),
+            ignore_volumes=dict(type="bool", default=False),
+            verify=dict(type="bool", default=True),
+            verify_command=dict(type="list", elements="str", default=[]),
+            verify_url=dict(type="str"),
+            wait_timeout=dict(type="int", default=60),
+            **arguments.PATH,
+            **arguments.ENGINE,
+        ),
+        supports_check_mode=True,
+    )
+    arguments.find_libraries("pycriu.rpc_pb2", "docker")
+    try:
+        work = restore.Restore(module.params)
+        result = {"changed": False, "actions": [], "checkpoint": save.summary(work.record)}
+        found = work.running()
+        if found is None:
+            work.prepare()
+            result["changed"] = True
+            if module.check_mode:
+                result["actions"] = [f"would restore {work.new_name} from {work.entry.path}"]
+            else:
+                result["container"] = work.run()
+                result.update(verification=work.verification, actions=work.actions)
+                result.update({name: round(value, 3) for name, value in work.timings.items()})
+        elif not module.check_mode:
+            result["container"] = found
+    except (CheckpointError, EngineError) as e:
+        module.fail_json(msg=str(e))
+    for warning in work.warnings:
+        module.warn(warning)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
