@@ -6,16 +6,15 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from . import cgroups, images, inventory, rootfs
-from .config import DEFAULT_HOSTS, SPECS, HostSpec, LabPaths, cache_folder, current_lab_id
+from . import cgroups, images, inventory, rootfs, seeds
+from .config import DEFAULT_HOSTS, SPECS, HostSpec, LabPaths, current_lab_id
 from .host import Host
-from .shell import LabError, Step, locked, run, say
+from .shell import LabError, locked, run, say
 
 __all__ = ["Host", "Lab", "LabError"]
 
@@ -68,7 +67,6 @@ class Lab:
                 rootfs.remove_tree(folder)
                 with contextlib.suppress(OSError):
                     folder.parent.rmdir()
-        self.paths.lock.unlink(missing_ok=True)
         say(f"lab {self.paths.lab_id} is down")
 
     def _start(self, hosts: Sequence[Host]) -> None:
@@ -77,14 +75,16 @@ class Lab:
             rootfs.ensure(host.spec.root)
         if any(host.spec.docker for host in hosts):
             images.ensure()
+        if not cgroups.processes("stillpoint-lab"):
+            rootfs.prune({images.folder(), *(seeds.path_of(spec.root) for spec in SPECS.values())})
         for host in hosts:
             host.remove()  # what a killed run has left
         self._prepare()
         names = {spec.name: self.paths.address(spec) for spec in SPECS.values() if spec.number}
-        seeds = {root: self._seed(root) for root in sorted({host.spec.root for host in hosts if host.spec.docker})}
+        images_of = {root: seeds.ensure(self.paths, root) for root in sorted({host.spec.root for host in hosts if host.spec.docker})}
         say(f"starting {', '.join(host.name for host in hosts)}")
         with ThreadPoolExecutor() as pool:
-            for future in [pool.submit(host.start, seeds.get(host.spec.root), names) for host in hosts]:
+            for future in [pool.submit(host.start, images_of.get(host.spec.root), names) for host in hosts]:
                 future.result()
             for future in [pool.submit(host.wait_until_ready) for host in hosts]:
                 future.result()
@@ -101,38 +101,6 @@ class Lab:
             run(["ip", "link", "add", bridge, "type", "bridge"])
         run(["ip", "address", "replace", f"10.77.{self.paths.lab_id}.1/24", "dev", bridge])
         run(["ip", "link", "set", bridge, "addrgenmode", "none", "up"])
-
-    def _seed(self, root: str) -> Path:
-        """A /var/lib/docker with the images in it, so that a host need not load them: loading takes long, copying not.
-
-        It is made by a host that lives for this only, and cached per root file system, since that holds the dockerd.
-        """
-        digest = hashlib.sha256(f"{rootfs.RECIPES[root].key()} {images.key()}".encode()).hexdigest()[:12]
-        target = cache_folder() / f"docker-{root}-{digest}"
-        if target.is_dir():
-            return target
-        number = 250 + sorted(rootfs.RECIPES).index(root) % 4
-        host = Host(self.paths, HostSpec(f"seed-{root}", root=root, cgroup=2, number=number))
-        log = cache_folder() / "log" / f"docker-{root}.log"
-
-        def make(part: Path) -> None:
-            host.remove()
-            host.start(None, {})
-            host.wait_until_ready()
-            for image in images.IMAGES:
-                host.run(["docker", "load", "--input", f"/srv/lab-images/{image.archive.name}"], timeout=600)
-            host.run(["sh", "-c", "kill $(cat /var/run/docker.pid); while [ -e /var/run/docker.pid ]; do sleep 0.1; done"])
-            host.stop()
-            part.mkdir()
-            # Only the images: everything else would make the hosts twins (engine id, networks).
-            run(["mv", *(str(host.data / "data/docker" / name) for name in ("image", "overlay2")), str(part)])
-            host.remove()
-
-        with locked(cache_folder() / "build.lock", "another build of the cache"):
-            if not target.is_dir():
-                with Step(f"loading the images into the Docker of '{root}'", log):
-                    rootfs.build_in_cache(target, make)
-        return target
 
 
 def _folders(path: Path) -> set[Path]:

@@ -7,6 +7,7 @@
 # over to /usr/local/sbin/lab-boot inside it. Taken from the environment:
 #   LAB_LOWER  root file system in the cache      LAB_DATA   the host's folder on disk (upper, work, data/...)
 #   LAB_IMAGES folder of image archives, or empty
+#   LAB_LAYERS folder of image layers, each named by its id, or empty
 #   LAB_STATE  the host's state folder            LAB_NAME   host name
 #   LAB_CGROUP 2, or 1 with LAB_HIERARCHIES: the options of each v1 hierarchy, separated by spaces
 set -eu
@@ -26,6 +27,12 @@ for folder in "$LAB_DATA"/data/*; do
     mkdir -p "$root/var/lib/${folder##*/}"
     mount --bind "$folder" "$root/var/lib/${folder##*/}"
 done
+if [ -n "$LAB_LAYERS" ]; then
+    for layer in "$LAB_LAYERS"/*; do
+        mount --bind "$layer" "$root/var/lib/docker/overlay2/${layer##*/}/diff"
+        mount -o remount,bind,ro "$root/var/lib/docker/overlay2/${layer##*/}/diff"
+    done
+fi
 mkdir -p "$root/var/log/lab"
 mount --bind "$LAB_STATE/log" "$root/var/log/lab"
 if [ -n "$LAB_IMAGES" ]; then

@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from . import cgroups, rootfs
+from . import cgroups, images, rootfs
 from .config import HostSpec, LabPaths
 from .shell import LabError, run, tail
 
@@ -138,7 +138,7 @@ class Host:
     def start(self, seed: Path | None, names: Mapping[str, str]) -> None:
         """Start the host; returns before its services answer (see :meth:`wait_until_ready`).
 
-        ``seed`` is a folder to begin /var/lib/docker with; ``names`` maps host names to addresses for /etc/hosts.
+        ``seed`` is the folder of images to begin /var/lib/docker with (see :mod:`.seeds`); ``names`` maps host names to addresses for /etc/hosts.
         """
         lower = rootfs.path_of(self.spec.root)
         for folder in (self.log, *(self.data / name for name in ("upper", "work"))):
@@ -147,9 +147,9 @@ class Host:
             (self.data / "data" / name).mkdir(parents=True, exist_ok=True)
             (self.data / "data" / name).chmod(0o710 if name == "docker" else 0o700)
         if seed:
-            run(["cp", "-a", "--reflink=auto", f"{seed}/.", str(self.data / "data" / "docker")])
+            run(["cp", "-a", f"{seed}/docker/.", str(self.data / "data" / "docker")])
         self._write_files(names)
-        self._launch(lower)
+        self._launch(lower, seed)
         if self.spec.number:
             self._plug_in(self._wait_for_pid())
 
@@ -185,10 +185,8 @@ class Host:
             shutil.copyfile(HERE / f"{tool}.sh", target)
             target.chmod(0o755)
 
-    def _launch(self, lower: Path) -> None:
+    def _launch(self, lower: Path, seed: Path | None) -> None:
         """Start the first process inside the host's control groups and in new namespaces, detached from the lab."""
-        from . import images
-
         # unshare makes the next child the first process of the new pid namespace; the shell in between then goes.
         script = 'for file; do echo $$ > "$file" || exit 1; done; exec unshare $LAB_NAMESPACES sh -c \'sh "$LAB_INIT" &\''
         environment = {
@@ -200,6 +198,7 @@ class Host:
             "LAB_DATA": str(self.data),
             "LAB_STATE": str(self.state),
             "LAB_IMAGES": str(images.folder()) if self.spec.docker else "",
+            "LAB_LAYERS": str(seed / "layers") if seed else "",
             "LAB_CGROUP": str(self.cgroup_version),
             "LAB_HIERARCHIES": " ".join(item.options or "unified" for item in cgroups.hierarchies()),
             "LAB_ADDRESS": self.address if self.spec.number else "",

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,6 +66,7 @@ def ensure() -> None:
         with locked(cache_folder() / "build.lock", "another build of the cache"):
             if not folder().is_dir():
                 rootfs.build_in_cache(folder(), lambda part: _make(part, apps))
+    os.utime(folder())
 
 
 def _make(part: Path, apps: Path) -> None:

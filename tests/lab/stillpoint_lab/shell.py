@@ -71,8 +71,8 @@ class Step:
 
     def _tick(self) -> None:
         while not self._over.wait(self.SHOW_EVERY_S):
-            lines = tail(self.log, 1)
-            say(f"{self.title} ... {time.monotonic() - self._start:.0f} s ({lines[:90]})")
+            last = tail(self.log, 1)[:90]
+            say(f"{self.title} ... {time.monotonic() - self._start:.0f} s{f' ({last})' if last else ''}")
 
     def run(self, command: Sequence[str], *, env: dict[str, str] | None = None, cwd: Path | None = None) -> None:
         """Run a command that dies with the lab; LabError with the end of the log when it fails."""
