@@ -11,6 +11,7 @@ that names a root cause decides, and the lines after it tell what CRIU was doing
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
 from dataclasses import dataclass
@@ -24,7 +25,11 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._criu.log_steps im
 
 MAX_LINES = 6
 
-_ERROR = re.compile(r"\bError\s+\([^()]*:\d+\):\s*(?P<text>.*)$")
+# One warning is the real cause: that a task cannot be seized because another tool traces it.
+_ERROR = re.compile(r"\b(?:Error|Warn(?=.*Unable to interrupt task))\s+\([^()]*:\d+\):\s*(?P<text>.*)$")
+# CRIU reports a missing image as the end of an "(empty-image)"; only an earlier line names it.
+_ABSENT = re.compile(r"\bNo (?P<file>\S+\.img) image$")
+_EMPTY = "(empty-image)"
 # Programs that CRIU starts (tar, iptables-restore, nft) write straight into its log; every line of CRIU itself
 # starts with its time "(00.012345)" or, before the log is set up, with a level.
 _OWN_LINE = re.compile(r"^\s*(?:\(\d+\.\d+\)|pie: |Error\b|Warn\b|\d+: )")
@@ -112,6 +117,21 @@ def diagnose(log_text: str, *, operation: str, kernel: str | None = None, criu_v
     )
 
 
+def read_log(path: str, head: int = 65536, tail: int = 4 << 20) -> str:
+    """Return a log, of a huge one the first ``head`` and the last ``tail`` bytes; empty if it cannot be read.
+
+    A restore from truncated memory images never ends and writes gigabytes: do not read such a log whole.
+    """
+    try:
+        with open(path, "rb") as file:
+            text = file.read(head)
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(head, size - tail))
+            return (text + file.read()).decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
 def _first(pattern: re.Pattern[str], text: str, group: str) -> str | None:
     match = pattern.search(text)
     return match.group(group) if match else None
@@ -120,13 +140,16 @@ def _first(pattern: re.Pattern[str], text: str, group: str) -> str | None:
 def _errors(log_text: str) -> list[tuple[str, str]]:
     """Pick the lines that report trouble: ``(line as it stands in the log, text of the error)``, in order."""
     found = []
+    absent = "image"
     for line in log_text.splitlines():
         match = _ERROR.search(line)
         if match:
-            text = match.group("text").strip()
+            text = match.group("text").strip().replace(_EMPTY, f"missing {absent}")
         elif not _OWN_LINE.match(line) and _CHILD_TROUBLE.search(line):
             text = line.strip()
         else:
+            missing = _ABSENT.search(line)
+            absent = missing.group("file") if missing else absent
             continue
         if text and not _HARMLESS.search(text):
             found.append((line.strip(), text))
@@ -152,6 +175,13 @@ def _without_rule(log_text: str, errors: list[str], operation: str) -> tuple[str
             "CRIU wrote no log. It did not start, was killed at once, or could not write into its folder.",
             "Check that criu runs on the host (criu --version), and that the folder of the log exists and has space.",
             "no-log",
+        )
+    if operation == "restore" and log_text.count("`- returned 0\n") > 100:
+        return (
+            "CRIU waits for memory that is not in the images: a file pages-*.img of the checkpoint is truncated. CRIU "
+            "does not notice and never ends.",
+            "Check the checkpoint with stillpoint.criu.container_checkpoint_info (checksums), and restore a whole one.",
+            "pages-truncated",
         )
     if operation != "check" and not _END.search(log_text):
         if _SUCCESS.search(log_text):

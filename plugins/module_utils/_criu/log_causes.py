@@ -63,7 +63,8 @@ CAUSES: tuple[tuple[str, str, str, str], ...] = (
     # --- what a process holds that CRIU cannot save
     (
         "io-uring",
-        r"anon_inode:\[io_uring\]",
+        # Kernels since 6.7 refuse to pass an io_uring descriptor to CRIU, and that is all the log says then.
+        r"anon_inode:\[io_uring\]|send_fds failed \(-22\)",
         "A process in the container uses io_uring, which CRIU cannot save.",
         "Switch io_uring off in the application (for example UV_USE_IO_URING=0 for Node.js, io_method=worker for "
         "PostgreSQL 18), or forbid the system calls io_uring_* with a seccomp profile. The application must then be "
@@ -226,8 +227,8 @@ CAUSES: tuple[tuple[str, str, str, str], ...] = (
         r"A session leader of (?:zombie process )?(?P<pid>\d+)\(\d+\) is outside of its pid namespace|"
         r"Can't find a session leader for (?P<pid2>\d+)|Can't figure out which sid",
         "The process {pid} belongs to a session whose leader is not in the container: it was put into the container "
-        "from outside (an exec session or a health check).",
-        "Wait for the health check or end the exec session, then try again.",
+        "from outside (an exec session or a health check), or it is a shell job outside of any container.",
+        "Wait for the health check or end the exec session, then try again; for a shell job set shell_job to true.",
     ),
     (
         "tty-outside",

@@ -38,7 +38,8 @@ HOST_CAUSES: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "traced",
-        r"Unseizable non-zombie (?P<pid>\d+) found, state (?P<state>\w)|SEIZE (?P<pid2>\d+): can't",
+        r"Unseizable non-zombie (?P<pid>\d+) found, state (?P<state>\w)|SEIZE (?P<pid2>\d+): can't|"
+        r"Unable to interrupt task: (?P<pid3>\d+) \(Operation not permitted\)",
         "CRIU cannot take hold of process {pid}: another tool traces it (strace, gdb, a profiler or a security agent), "
         "or the kernel forbids ptrace.",
         "See TracerPid in /proc/{pid}/status, end that tool, and check that kernel.yama.ptrace_scope is not 3.",
@@ -257,7 +258,8 @@ HOST_CAUSES: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "image-missing",
-        r"(?:Unable to open|Can't open) (?P<file>[\w.-]+\.img): No such file|No IDS for root task",
+        r"(?:Unable to open|Can't open) (?P<file>[\w.-]+\.img): No such file|No IDS for root task|"
+        r"Unexpected EOF on missing (?P<file2>\S+)",
         "A file of the checkpoint is missing ({file}): it is incomplete, or it is not a checkpoint.",
         _DAMAGED,
     ),
