@@ -46,20 +46,22 @@ class Lab:
             raise LabError("the lab needs root, because it makes namespaces, mounts and a bridge; run it with sudo")
         wanted = [self.host(name) for name in names or DEFAULT_HOSTS]
         with locked(self.paths.lock, f"another `up` or `down` of lab {self.paths.lab_id}"):
-            missing = [host for host in wanted if not host.is_up()]
+            half_dead = [host for host in wanted if host.is_up() and not host.answers()]
+            for host in half_dead:
+                say(f"{host.name} runs, but its sshd or dockerd does not answer: starting it anew")
+            missing = [host for host in wanted if host in half_dead or not host.is_up()]
             if missing:
                 self._start(missing)
             inventory.write(self.paths, self.hosts())
-        say(f"{', '.join(host.name for host in self.hosts())} up; inventory: {self.inventory}")
+            say(f"{', '.join(host.name for host in self.hosts())} up; inventory: {self.inventory}")
 
     def down(self) -> None:
         """End everything that belongs to this lab and remove its data; the cache stays."""
         with locked(self.paths.lock, f"another `up` or `down` of lab {self.paths.lab_id}"):
             for socket in self.paths.ssh.glob("cm-*"):
                 run(["ssh", "-o", f"ControlPath={socket}", "-O", "exit", "lab"], check=False)
-            for folder in {*_folders(self.paths.state), *_folders(self.paths.data)}:
-                if folder.name in SPECS or folder.name.startswith("seed-"):
-                    Host(self.paths, SPECS.get(folder.name) or HostSpec(folder.name, "", 2, 0)).stop()
+            for host in self._remains():
+                host.stop()
             cgroups.kill(self.paths.cgroup)
             cgroups.remove(self.paths.cgroup)
             run(["ip", "link", "delete", self.paths.bridge], check=False)
@@ -67,7 +69,7 @@ class Lab:
                 rootfs.remove_tree(folder)
                 with contextlib.suppress(OSError):
                     folder.parent.rmdir()
-        say(f"lab {self.paths.lab_id} is down")
+            say(f"lab {self.paths.lab_id} is down")
 
     def _start(self, hosts: Sequence[Host]) -> None:
         rootfs.install_tools()
@@ -77,17 +79,38 @@ class Lab:
             images.ensure()
         if not cgroups.processes("stillpoint-lab"):
             rootfs.prune({images.folder(), *(seeds.path_of(spec.root) for spec in SPECS.values())})
-        for host in hosts:
+        for host in (*hosts, *(host for host in self._remains() if host.name not in SPECS)):
             host.remove()  # what a killed run has left
         self._prepare()
         names = {spec.name: self.paths.address(spec) for spec in SPECS.values() if spec.number}
-        images_of = {root: seeds.ensure(self.paths, root) for root in sorted({host.spec.root for host in hosts if host.spec.docker})}
+        roots = sorted({host.spec.root for host in hosts if host.spec.docker})
+        images_of = {root: seeds.ensure(self.paths, root) for root in roots}
         say(f"starting {', '.join(host.name for host in hosts)}")
         with ThreadPoolExecutor() as pool:
             for future in [pool.submit(host.start, images_of.get(host.spec.root), names) for host in hosts]:
                 future.result()
             for future in [pool.submit(host.wait_until_ready) for host in hosts]:
                 future.result()
+        self._check_bridge([host for host in self.hosts() if host.spec.number])
+
+    @staticmethod
+    def _check_bridge(hosts: Sequence[Host]) -> None:
+        """A firewall of the machine may keep the hosts apart: find out now, not in a test."""
+        probe = "import socket, sys; socket.create_connection((sys.argv[1], 22), 3)"
+        for host in hosts[1:]:
+            if hosts[0].run(["python3", "-c", probe, host.address], check=False).returncode:
+                raise LabError(
+                    f"{hosts[0].name} does not reach {host.name} ({host.address}) over the lab's bridge, probably "
+                    "because the machine filters bridged packets (a Docker engine on it sets "
+                    "net.bridge.bridge-nf-call-iptables and drops what it forwards); allow them with: "
+                    "iptables -I DOCKER-USER -i spl+ -o spl+ -j ACCEPT"
+                )
+
+    def _remains(self) -> list[Host]:
+        """Every host that has left a trace on disk, whatever its state; also those that only make a seed."""
+        folders = [entry for path in (self.paths.state, self.paths.data) if path.is_dir() for entry in path.iterdir()]
+        names = {entry.name for entry in folders if entry.name in SPECS or entry.name.startswith("seed-")}
+        return [Host(self.paths, SPECS.get(name) or HostSpec(name, root="", cgroup=2, number=250)) for name in names]
 
     def _prepare(self) -> None:
         """Make what the hosts share: the bridge and the key that opens them."""
@@ -101,7 +124,3 @@ class Lab:
             run(["ip", "link", "add", bridge, "type", "bridge"])
         run(["ip", "address", "replace", f"10.77.{self.paths.lab_id}.1/24", "dev", bridge])
         run(["ip", "link", "set", bridge, "addrgenmode", "none", "up"])
-
-
-def _folders(path: Path) -> set[Path]:
-    return {entry for entry in path.iterdir() if entry.is_dir()} if path.is_dir() else set()

@@ -40,7 +40,7 @@ SPECS = {
 
 def cache_folder() -> Path:
     """Folder that survives between runs: root file systems, images, downloaded packages."""
-    return Path(os.environ.get("STILLPOINT_LAB_CACHE") or "/var/cache/stillpoint-lab")
+    return Path(os.environ.get("STILLPOINT_LAB_CACHE") or "/var/cache/stillpoint-lab").absolute()
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,9 @@ class LabPaths:
 
     def address(self, spec: HostSpec) -> str:
         return f"10.77.{self.lab_id}.{spec.number}" if spec.number else "127.0.0.1"
+
+    def hardware_address(self, spec: HostSpec) -> str:
+        return f"02:53:50:4c:{self.lab_id:02x}:{spec.number:02x}"
 
     def ssh_port(self, spec: HostSpec) -> int:
         """Port of the host's sshd. Hosts on the machine's network need one each, since they share 127.0.0.1."""

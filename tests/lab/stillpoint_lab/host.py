@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from . import cgroups, images, rootfs
 from .config import HostSpec, LabPaths
@@ -78,6 +79,13 @@ class Host:
         """Whether the host was brought up completely and its first process still lives."""
         return (self.state / "ready").exists() and self._pid() is not None
 
+    def answers(self) -> bool:
+        """Whether sshd and, where there is one, dockerd answer now."""
+        docker = Path(f"/proc/{self._pid()}/root/run/docker.sock")
+        return _answers((self.address, self.ssh_port), b"") and (
+            not self.spec.docker or _answers(docker, b"GET /_ping HTTP/1.0\r\n\r\n")
+        )
+
     def _pid(self) -> int | None:
         """Pid of the first process; None when it is gone. A foreign process with its number is not taken for it."""
         try:
@@ -96,15 +104,19 @@ class Host:
             "--target", str(self.ns_pid), *namespaces, "--", *command,
         ]
 
-    def popen(self, command: Sequence[str], *, env: Mapping[str, str] | None = None, **options: object) -> subprocess.Popen[str]:
+    def popen(
+        self, command: Sequence[str], *, env: Mapping[str, str] | None = None, **options: Any
+    ) -> subprocess.Popen[str]:
         """Start a command in the host; ``options`` are those of subprocess.Popen (text, with piped stdout and stderr).
 
         It runs in a session of its own: end it with ``os.killpg(process.pid, signal)``.
         """
-        settings: dict[str, object] = {
-            "text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "start_new_session": True, **options,
-        }
-        return subprocess.Popen(self.command(command), env={**ENVIRONMENT, **(env or {})}, **settings)  # type: ignore[call-overload]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        settings: dict[str, Any] = {"text": True, **pipes, "start_new_session": True, **options}
+        process: subprocess.Popen[str] = subprocess.Popen(
+            self.command(command), env={**ENVIRONMENT, **(env or {})}, **settings
+        )
+        return process
 
     def run(
         self,
@@ -129,7 +141,8 @@ class Host:
             raise
         if check and process.returncode:
             raise LabError(
-                f"{self.name}: `{' '.join(command)}` failed with exit code {process.returncode}:\n{stdout}{stderr}".rstrip()
+                f"{self.name}: `{' '.join(command)}` failed with exit code {process.returncode}:\n"
+                f"{stdout}{stderr}".rstrip()
             )
         return subprocess.CompletedProcess(list(command), process.returncode, stdout, stderr)
 
@@ -138,7 +151,8 @@ class Host:
     def start(self, seed: Path | None, names: Mapping[str, str]) -> None:
         """Start the host; returns before its services answer (see :meth:`wait_until_ready`).
 
-        ``seed`` is the folder of images to begin /var/lib/docker with (see :mod:`.seeds`); ``names`` maps host names to addresses for /etc/hosts.
+        ``seed`` is the folder of images to begin /var/lib/docker with (see :mod:`.seeds`); ``names`` maps host names
+        to addresses for /etc/hosts.
         """
         lower = rootfs.path_of(self.spec.root)
         for folder in (self.log, *(self.data / name for name in ("upper", "work"))):
@@ -188,7 +202,8 @@ class Host:
     def _launch(self, lower: Path, seed: Path | None) -> None:
         """Start the first process inside the host's control groups and in new namespaces, detached from the lab."""
         # unshare makes the next child the first process of the new pid namespace; the shell in between then goes.
-        script = 'for file; do echo $$ > "$file" || exit 1; done; exec unshare $LAB_NAMESPACES sh -c \'sh "$LAB_INIT" &\''
+        join = 'for file; do echo $$ > "$file" || exit 1; done'
+        script = f"{join}; exec unshare $LAB_NAMESPACES sh -c 'sh \"$LAB_INIT\" &'"
         environment = {
             "PATH": ENVIRONMENT["PATH"],
             "LAB_NAMESPACES": f"--mount --uts --ipc --pid --cgroup {'--net' if self.spec.number else ''}",
@@ -219,38 +234,25 @@ class Host:
         return pid
 
     def _plug_in(self, pid: int) -> None:
-        """Lay a cable from the lab's bridge to the host's eth0."""
+        """Lay a cable from the lab's bridge to the host's eth0.
+
+        A host that is started anew keeps its hardware address: its neighbours have it in their tables.
+        """
         interface = self.paths.interface(self.spec)
-        run(["ip", "link", "add", interface, "type", "veth", "peer", "name", "eth0", "netns", str(pid)])
+        eth0 = ["name", "eth0", "address", self.paths.hardware_address(self.spec), "netns", str(pid)]
+        run(["ip", "link", "add", interface, "type", "veth", "peer", *eth0])
         run(["ip", "link", "set", interface, "master", self.paths.bridge, "addrgenmode", "none", "up"])
 
     def wait_until_ready(self) -> None:
         """Wait until sshd and, where there is one, dockerd answer. LabError with the end of the logs when not."""
         deadline = time.monotonic() + READY_TIMEOUT_S
-        pid = self._wait_for_pid()
-        docker = Path(f"/proc/{pid}/root/run/docker.sock")
-        while not self._answers((self.address, self.ssh_port), b"") or (
-            self.spec.docker and not self._answers(docker, b"GET /_ping HTTP/1.0\r\n\r\n")
-        ):
+        self._wait_for_pid()
+        while not self.answers():
             if self._pid() is None:
                 raise LabError(f"host '{self.name}' ended while it started. The end of its logs:\n{self._log_tails()}")
             self._check_deadline(deadline, "sshd or dockerd does not answer")
             time.sleep(0.05)
         (self.state / "ready").touch()
-
-    @staticmethod
-    def _answers(address: tuple[str, int] | Path, request: bytes) -> bool:
-        """Whether a service sends something sensible: an SSH banner, or HTTP status 200."""
-        family = socket.AF_UNIX if isinstance(address, Path) else socket.AF_INET
-        with socket.socket(family) as connection:
-            connection.settimeout(5)
-            try:
-                connection.connect(str(address) if isinstance(address, Path) else address)
-                connection.sendall(request)
-                answer = connection.recv(64)
-            except OSError:
-                return False
-        return answer.startswith(b"SSH-") or b" 200 " in answer
 
     def _check_deadline(self, deadline: float, what: str) -> None:
         if time.monotonic() > deadline:
@@ -272,3 +274,16 @@ class Host:
         self.stop()
         rootfs.remove_tree(self.data)
         rootfs.remove_tree(self.state)
+
+
+def _answers(address: tuple[str, int] | Path, request: bytes) -> bool:
+    """Whether a service sends something sensible: an SSH banner, or HTTP status 200."""
+    with socket.socket(socket.AF_UNIX if isinstance(address, Path) else socket.AF_INET) as connection:
+        connection.settimeout(5)
+        try:
+            connection.connect(str(address) if isinstance(address, Path) else address)
+            connection.sendall(request)
+            answer = connection.recv(64)
+        except OSError:
+            return False
+    return answer.startswith(b"SSH-") or b" 200 " in answer

@@ -33,7 +33,8 @@ class Image:
     version: int = 1
 
     def key(self) -> str:
-        text = json.dumps([self.name, self.tag, self.config, self.version, rootfs.RECIPES["apps"].key()], sort_keys=True)
+        parts = [self.name, self.tag, self.config, self.version, rootfs.RECIPES["apps"].key()]
+        text = json.dumps(parts, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property

@@ -23,7 +23,7 @@ VERSION = 2
 
 
 def path_of(root: str) -> Path:
-    """Where the seed for the hosts of one root file system lies, or will lie: the root file system holds the dockerd."""
+    """Where the seed for the hosts of one root file system lies, or will lie (the dockerd is that file system's)."""
     text = f"{VERSION} {rootfs.RECIPES[root].key()} {images.key()}"
     return cache_folder() / f"docker-{root}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
