@@ -33,7 +33,7 @@ FEATURES: dict[str, str] = {
     "pagemap_scan_guard_pages": "programs that use guard pages, such as those with glibc 2.42 (kernel 6.15)",
     "uffd": "restoring memory on demand (lazy pages)",
     "uffd-noncoop": "restoring memory on demand for programs that fork or unmap (lazy pages)",
-    "network_lock_nftables": "locking the network fast (without it CRIU runs iptables-restore while the container is frozen)",
+    "network_lock_nftables": "locking the network fast (else iptables-restore runs while the container is frozen)",
     "nftables": "saving nftables rules of a network namespace",
     "has_ipt_legacy": "saving legacy iptables rules of a network namespace",
     "pidfd_store": "detection of reused process numbers between pre-dumps",
@@ -300,7 +300,7 @@ def _judge_feature(name: str, works: bool) -> Finding:
         return Finding("ok", name, meaning[0].upper() + meaning[1:])
     remedies = {
         "mem_dirty_track": "Leave pre_dump off here (a plain dump is taken anyway), or boot a kernel that has it.",
-        "network_lock_nftables": "Install a CRIU built with nftables, and load the kernel module nf_tables.",
+        "network_lock_nftables": "locking the network fast (else iptables-restore runs while the container is frozen)",
         "uffd": "Leave lazy pages off here.",
         "uffd-noncoop": "Leave lazy pages off here.",
         "apparmor_stacking": "Needed only for AppArmor namespaces; nothing to do on hosts without AppArmor.",

@@ -210,7 +210,7 @@ HOST_CAUSES: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "page-server",
-        r"page-xfer: |page server|Remote side closed connection|server_(?:listen|accept) error",
+        r"page-xfer: (?!.*No space)|page server|Remote side closed connection|server_(?:listen|accept) error",
         "The connection that carries memory pages between the hosts broke.",
         "Check the network between the hosts, that the port is open, and that the receiving side still runs and has "
         "free space.",

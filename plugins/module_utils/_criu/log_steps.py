@@ -41,6 +41,7 @@ STEPS: tuple[tuple[str, str], ...] = (
     (r"Can't cure \(pid: (?P<pid>\d+)\)", "removing CRIU's helper code from process {pid}"),
     (r"Can't dump thread for pid (?P<pid>\d+)|Can't init thread in parasite (?P<tid>\d+)", "saving a thread"),
     (r"Pre-dumping files failed \(pid: (?P<pid>\d+)\)", "pre-dumping the open files of process {pid}"),
+    (r"Can't dump page with parasite", "writing memory pages"),
     (r"Namespaces dumping finished with error", "saving the namespaces"),
     (r"Dump file lock failed", "saving the file locks"),
     (r"Can't dump threads|Can't obtain regs", "saving the threads"),
