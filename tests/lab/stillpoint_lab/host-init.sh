@@ -27,19 +27,17 @@ for folder in "$LAB_DATA"/data/*; do
     mkdir -p "$root/var/lib/${folder##*/}"
     mount --bind "$folder" "$root/var/lib/${folder##*/}"
 done
-if [ -n "$LAB_LAYERS" ]; then
-    for layer in "$LAB_LAYERS"/*; do
-        mount --bind "$layer" "$root/var/lib/docker/overlay2/${layer##*/}/diff"
-        mount -o remount,bind,ro "$root/var/lib/docker/overlay2/${layer##*/}/diff"
-    done
-fi
 mkdir -p "$root/var/log/lab"
 mount --bind "$LAB_STATE/log" "$root/var/log/lab"
-if [ -n "$LAB_IMAGES" ]; then
-    mkdir -p "$root/srv/lab-images"
-    mount --bind "$LAB_IMAGES" "$root/srv/lab-images"
-    mount -o remount,bind,ro "$root/srv/lab-images"
-fi
+
+show() { # FOLDER NAME: the folder of the machine appears as /srv/NAME, read-only
+    [ -n "$1" ] || return 0
+    mkdir -p "$root/srv/$2"
+    mount --bind "$1" "$root/srv/$2"
+    mount -o remount,bind,ro "$root/srv/$2"
+}
+show "$LAB_IMAGES" lab-images
+show "$LAB_LAYERS" lab-layers
 
 mount -t proc proc "$root/proc"
 mount -t tmpfs -o mode=755,nosuid,nodev tmpfs "$root/run"

@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 READY_TIMEOUT_S = 90.0
 # Layers and checkpoints must not lie on an overlay; each of these is a folder of the machine's file system.
 REAL_FOLDERS = ("docker", "containers", "containerd", "stillpoint")
-HOST_TOOLS = ("lab-boot", "lab-start-dockerd", "lab-restart-dockerd")
+HOST_TOOLS = ("lab-boot", "lab-start-dockerd", "lab-restart-dockerd", "dockerd")
 ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",

@@ -30,7 +30,7 @@ class Image:
     name: str
     tag: str
     config: dict[str, object] = field(hash=False)
-    version: int = 1
+    version: int = 2
 
     def key(self) -> str:
         parts = [self.name, self.tag, self.config, self.version, rootfs.RECIPES["apps"].key()]
@@ -103,7 +103,7 @@ def _busybox_tree(tree: Path, apps: Path) -> None:
 def _write_archive(step: Step, image: Image, tree: Path, work: Path, target: Path) -> None:
     """Pack a tree as the single layer of an image archive."""
     layer = work / "layer.tar"
-    skip = [f"--exclude=./{name}/*" for name in ("dev", "proc", "sys", "run", "tmp", "var/cache/apt")]
+    skip = [f"--exclude=./{name}/*" for name in ("dev", "proc", "sys", "tmp", "var/cache/apt")]
     step.run([
         "tar", "--create", f"--file={layer}", f"--directory={tree}", "--sort=name", "--numeric-owner", "--mtime=@0",
         *skip, ".",

@@ -4,8 +4,9 @@
 """The images in the form in which a dockerd keeps them, so that hosts need not load them: that takes long.
 
 A seed holds ``docker/``, a /var/lib/docker with images whose layers are empty, and ``layers/<id>/``, what belongs into
-``overlay2/<id>/diff``. A host copies the former and mounts the latter read-only. (Hard links would be as fast, but a
-file of an image would then keep a link count above zero when a container deletes it, and CRIU looks at that.)
+``overlay2/<id>/diff``. A host copies the former, and its dockerd (dockerd.sh) mounts the latter read-only. (Hard links
+would be as fast, but a file of an image would then keep a link count above zero when a container deletes it, and CRIU
+looks at that.)
 """
 
 from __future__ import annotations
