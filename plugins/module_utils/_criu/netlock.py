@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, Stillpoint contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Firewall rules with which CRIU keeps a network still, and which a killed CRIU leaves behind.
+"""Firewall rules that keep a network still: CRIU's own, which a killed CRIU leaves behind, and ours.
 
 A container whose network namespace still holds them runs, but answers nobody.
 """
@@ -17,6 +17,20 @@ if TYPE_CHECKING:
     from typing import Any
 
 _PREFIX = "CRIU"
+# A packet of an established connection that reaches the new namespace before its socket is restored would be answered
+# with a reset. CRIU's own rules come too late for that: engines plug the network in before CRIU gets there.
+_SILENCE = """
+enter="nsenter --net=/proc/$(sed -n 's/.*"pid": *\\([0-9][0-9]*\\).*/\\1/p')/ns/net"
+if command -v nft >/dev/null; then
+    exec $enter nft "table inet stillpoint {
+        chain input { type filter hook input priority -300; policy drop; }
+        chain output { type filter hook output priority -300; policy drop; }
+    }"
+fi
+for tool in iptables ip6tables; do
+    for chain in INPUT OUTPUT; do $enter $tool --wait --insert $chain --jump DROP || exit 1; done
+done
+"""
 
 
 def clear(pid: int) -> list[str]:
@@ -44,6 +58,20 @@ def clear(pid: int) -> list[str]:
     return removed
 
 
+def silence_hook() -> dict[str, Any]:
+    """Return an OCI hook that silences the network namespace of a container being created, until :func:`unsilence`."""
+    return {"path": "/bin/sh", "args": ["sh", "-c", _SILENCE], "env": [f"PATH={os.environ.get('PATH', os.defpath)}"]}
+
+
+def unsilence(namespace: int) -> None:
+    """Let a silenced network namespace, given as an open descriptor, speak again."""
+    enter = ["nsenter", f"--net=/proc/self/fd/{namespace}"]
+    if _run([*enter, "nft", "delete", "table", "inet", "stillpoint"], namespace).returncode != 0:
+        for tool in ("iptables", "ip6tables"):
+            for chain in ("INPUT", "OUTPUT"):
+                _run([*enter, tool, "--wait", "--delete", chain, "--jump", "DROP"], namespace)
+
+
 def _tables(enter: list[str]) -> list[dict[str, Any]]:
     listed = _run([*enter, "nft", "--json", "list", "tables"])
     if listed.returncode != 0:
@@ -55,9 +83,9 @@ def _tables(enter: list[str]) -> list[dict[str, Any]]:
     return [e["table"] for e in entries if "table" in e and e["table"]["name"].startswith(f"{_PREFIX}-")]
 
 
-def _run(argv: list[str]) -> subprocess.CompletedProcess[bytes]:
+def _run(argv: list[str], *descriptors: int) -> subprocess.CompletedProcess[bytes]:
     environment = {**os.environ, "LC_ALL": "C"}
     try:
-        return subprocess.run(argv, capture_output=True, check=False, env=environment, timeout=30)
+        return subprocess.run(argv, capture_output=True, check=False, env=environment, timeout=30, pass_fds=descriptors)
     except (OSError, subprocess.TimeoutExpired):
         return subprocess.CompletedProcess(argv, 127, b"", b"")

@@ -19,7 +19,7 @@ import signal
 import socket
 import sys
 
-from ansible_collections.stillpoint.criu.plugins.module_utils._criu import diagnosis, session
+from ansible_collections.stillpoint.criu.plugins.module_utils._criu import diagnosis, netlock, session
 from ansible_collections.stillpoint.criu.plugins.module_utils._criu.errors import CriuError
 from ansible_collections.stillpoint.criu.plugins.module_utils._oci import (
     cgroup,
@@ -73,6 +73,7 @@ class Holder:
         self._starter: socket.socket | None = None
         self._listener: socket.socket | None = None
         self._criu: session.Session | None = None
+        self._network: int | None = None  # its network namespace while that is silenced
 
     def run(self) -> None:
         """Restore, and report to whoever waits. Returns when there is nothing left to hold."""
@@ -88,6 +89,7 @@ class Holder:
     # -- steps -----------------------------------------------------------------------------------------------------
 
     def _restore(self) -> None:
+        self._network = network = os.open(f"/proc/{self.placeholder.pid}/ns/net", os.O_RDONLY)
         bundle = self.call.options["bundle"]
         config = spec.load(bundle)
         root = spec.rootfs(bundle, config)
@@ -103,7 +105,6 @@ class Holder:
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(os.path.join(self.folder, tickets.CONTROL))
         self._listener.listen(1)
-        network = os.open(f"/proc/{self.placeholder.pid}/ns/net", os.O_RDONLY)
         images = os.open(os.path.join(self.ticket.checkpoint, IMAGES), os.O_RDONLY | os.O_DIRECTORY)
         work = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
         self._criu = session.Session(self.ticket.executable, pass_fds=[network], preexec=self._move_in())
@@ -177,6 +178,8 @@ class Holder:
                 return self._hold()
         elif script == "orphan-pts-master":
             self._hand_over(descriptors[0])
+        elif script == "network-unlock":
+            self._unsilence()
         elif script == "pre-resume" and self.terminal:
             return self._hold()
         return True
@@ -204,6 +207,12 @@ class Holder:
             if not process.alive(self.pid) or not self.placeholder.exists():
                 raise Abandoned("the container was removed before it was started")
 
+    def _unsilence(self) -> None:
+        """Take back what the placeholder's hook has done: the sockets are complete."""
+        if self._network is not None and self.ticket.network_namespace and self.ticket.network_lock != "SKIP":
+            netlock.unsilence(self._network)
+        self._network = None
+
     # -- endings ---------------------------------------------------------------------------------------------------
 
     def _report(self, answer: dict[str, Any]) -> None:
@@ -227,6 +236,8 @@ class Holder:
                 os.kill(self.pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
+        if failed:
+            self._unsilence()  # the namespace may be another container's
         try:
             kernel.detach_mount(self.root)
         except OSError:

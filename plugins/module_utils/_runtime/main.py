@@ -15,6 +15,7 @@ import shutil
 import socket
 import sys
 
+from ansible_collections.stillpoint.criu.plugins.module_utils._criu import netlock
 from ansible_collections.stillpoint.criu.plugins.module_utils._oci import kernel
 from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import call as calls
 from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import ticket as tickets
@@ -54,7 +55,9 @@ def _create(runtime: str, call: calls.Call, ticket: tickets.Ticket) -> int:
     forget(call.container_id)
     os.makedirs(folder, mode=0o700)
     try:
-        created = placeholder.Placeholder(runtime, call, folder)
+        silenced = ticket.network_namespace and ticket.network_lock != "SKIP"
+        hook = netlock.silence_hook() if silenced else None
+        created = placeholder.Placeholder(runtime, call, folder, hook)
     except placeholder.PlaceholderError:
         forget(call.container_id)
         return 1

@@ -9,6 +9,7 @@ their limits, device rules, mount points, hooks, namespaces. Only its init proce
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._oci import proces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     from ansible_collections.stillpoint.criu.plugins.module_utils._runtime.call import Call
@@ -38,6 +40,27 @@ class PlaceholderError(Exception):
     """The stock runtime could not create it; it has told its engine why itself."""
 
 
+@contextlib.contextmanager
+def _hooked(bundle: str, hook: dict[str, Any] | None) -> Iterator[None]:
+    """Add a hook to the configuration of a bundle, for the time being."""
+    if hook is None:
+        yield
+        return
+    path = os.path.join(bundle, "config.json")
+    with open(path, encoding="utf-8") as f:
+        text = f.read()
+    config = json.loads(text)
+    hooks = config.setdefault("hooks", {})
+    hooks["prestart"] = [hook, *(hooks.get("prestart") or [])]  # that of Docker up to 27, which plugs in the network
+    with open(path, "w", encoding="utf-8") as f:
+        json.dump(config, f)
+    try:
+        yield
+    finally:
+        with open(path, "w", encoding="utf-8") as f:
+            f.write(text)
+
+
 class Placeholder:
     """A created container of the stock runtime.
 
@@ -45,9 +68,10 @@ class Placeholder:
         runtime: path of the stock runtime (runc).
         call: the engine's ``create`` call.
         folder: where short-lived files may lie.
+        hook: an OCI hook to run when its namespaces exist, before the engine's own hooks; none when None.
     """
 
-    def __init__(self, runtime: str, call: Call, folder: str) -> None:
+    def __init__(self, runtime: str, call: Call, folder: str, hook: dict[str, Any] | None) -> None:
         self._runtime = runtime
         self._call = call
         self._state_file = os.path.join(call.root, call.container_id, "state.json")
@@ -59,7 +83,9 @@ class Placeholder:
             self._console.bind(os.path.join(folder, "console"))
             self._console.listen(1)
             changed["console_socket"] = os.path.join(folder, "console")
-        if subprocess.run([runtime, *call.with_options(**changed)], check=False).returncode != 0:
+        with _hooked(call.options["bundle"], hook):
+            code = subprocess.run([runtime, *call.with_options(**changed)], check=False).returncode
+        if code != 0:
             raise PlaceholderError
         self._state = self._read_state()
         self.pid: int = self._state["init_process_pid"]
