@@ -10,9 +10,11 @@ notification for the answer, closes the standard descriptors and drops the error
 from __future__ import annotations
 
 import array
+import importlib.util
 import os
 import socket
 import subprocess
+import sys
 
 from ansible_collections.stillpoint.criu.plugins.module_utils._criu.errors import CriuError, CriuMissing
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     NotifyHandler = Callable[[str, Optional[int], list[int]], bool]
 
 _MESSAGE_BYTES = 1 << 20
+_RPC_MODULE = "pycriu.rpc_pb2"
 
 
 def rpc() -> Any:
@@ -34,16 +37,29 @@ def rpc() -> Any:
     Raises:
         CriuMissing: python3-pycriu or its protobuf is not installed for this interpreter.
     """
+    if _RPC_MODULE in sys.modules:
+        return sys.modules[_RPC_MODULE]
     try:
-        from pycriu import rpc_pb2  # the messages only: pycriu's images take longer to import than a dump takes
-    except ImportError as e:
+        package = importlib.util.find_spec("pycriu")
+        if package is None or not package.submodule_search_locations:
+            raise ModuleNotFoundError("No module named 'pycriu'")
+        # Not "import pycriu": that imports all image formats, which takes longer than many a dump.
+        spec = importlib.util.spec_from_file_location(
+            _RPC_MODULE, os.path.join(package.submodule_search_locations[0], "rpc_pb2.py")
+        )
+        if spec is None or spec.loader is None:
+            raise ModuleNotFoundError("No module named 'pycriu.rpc_pb2'")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    except (ImportError, OSError) as e:
         raise CriuMissing(
             f"The Python module pycriu cannot be imported ({e}). "
             "Install the package python3-pycriu (Debian, Ubuntu) or python3-criu (Fedora, RHEL), "
             "or run the role stillpoint.criu.criu on this host.",
             library="pycriu",
         ) from e
-    return rpc_pb2
+    sys.modules[_RPC_MODULE] = module
+    return module
 
 
 class Session:

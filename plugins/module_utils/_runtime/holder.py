@@ -19,7 +19,7 @@ import signal
 import socket
 import sys
 
-from ansible_collections.stillpoint.criu.plugins.module_utils._criu import diagnosis, netlock, session
+from ansible_collections.stillpoint.criu.plugins.module_utils._criu import netlock, session
 from ansible_collections.stillpoint.criu.plugins.module_utils._criu.errors import CriuError
 from ansible_collections.stillpoint.criu.plugins.module_utils._oci import (
     cgroup,
@@ -259,6 +259,9 @@ class Holder:
         log = os.path.join(self.ticket.checkpoint, LOG)
         start = "The container could not be restored"
         if isinstance(error, CriuError) and not error.died:
+            # Here, not above: its tables would make every restore that succeeds wait.
+            from ansible_collections.stillpoint.criu.plugins.module_utils._criu import diagnosis
+
             try:
                 with open(log, encoding="utf-8", errors="replace") as f:
                     found = diagnosis.diagnose(f.read(), operation="restore", kernel=os.uname().release)
@@ -285,7 +288,14 @@ def detach(holder_arguments: tuple[Any, ...], answer_reader: int) -> None:
         os._exit(0)
     code = 1
     try:
-        Holder(*holder_arguments).run()
+        holder = Holder(*holder_arguments)
+        if holder.terminal:
+            # The engine reads these pipes to their end before it looks for the terminal; the container has no use for them.
+            null = os.open(os.devnull, os.O_RDWR)
+            for number in range(3):
+                os.dup2(null, number)
+            os.close(null)
+        holder.run()
         code = 0
     finally:
         sys.stderr.flush()
