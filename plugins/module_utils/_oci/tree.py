@@ -101,15 +101,13 @@ def _lay(tar: tarfile.TarFile) -> None:
         path = os.path.normpath("/" + member.name)
         if path != "/":
             _make_way(path, member.isdir())
-        member.name = path
+        member.name = path if path != "/" else "/."  # tarfile strips slashes at the end, and would make a folder ""
         if member.islnk():
             member.linkname = os.path.normpath("/" + member.linkname)
         tar.extract(member, "/", numeric_owner=True, **extra)
         for key, value in member.pax_headers.items():
             if key.startswith(_XATTR) and not key.startswith(_XATTR + "trusted.overlay."):
-                os.setxattr(
-                    path, key[len(_XATTR) :], value.encode("utf-8", "surrogateescape"), follow_symlinks=False
-                )
+                os.setxattr(path, key[len(_XATTR) :], value.encode("utf-8", "surrogateescape"), follow_symlinks=False)
         if member.isdir():
             folders.append((path, member.mtime))
     for path, mtime in reversed(folders):  # what was laid into them has changed their times
@@ -153,4 +151,4 @@ def walk(folder: str, below: str = "") -> Iterator[tuple[str, os.stat_result]]:
 
 
 # tarfile imports these on first use, which would fail once the root has changed.
-_ = (sys.getfilesystemencoding(), "x".encode("utf-8"), b"x".decode("ascii"), "x".encode("iso8859-1"))
+_ = (sys.getfilesystemencoding(), b"x", b"x".decode("ascii"), "x".encode("iso8859-1"))
