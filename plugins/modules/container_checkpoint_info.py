@@ -100,7 +100,6 @@ checkpoints:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import manifest, store
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError
 from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import arguments, save

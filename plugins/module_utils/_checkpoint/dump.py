@@ -23,7 +23,7 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError
 from ansible_collections.stillpoint.criu.plugins.module_utils._criu import diagnosis, netlock, session, statistics
 from ansible_collections.stillpoint.criu.plugins.module_utils._criu.errors import CriuError
-from ansible_collections.stillpoint.criu.plugins.module_utils._oci import mountinfo, process, rootfs, spec, tree
+from ansible_collections.stillpoint.criu.plugins.module_utils._oci import process, rootfs, spec, tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -321,7 +321,9 @@ class _Descriptors:
     """Folders that CRIU gets as descriptor numbers, which must be open while it works."""
 
     def __init__(self, message: Any, partial: store.Partial, images: str | None = None) -> None:
-        self._open = [os.open(folder, os.O_RDONLY | os.O_DIRECTORY) for folder in (images or partial.images, partial.path)]
+        self._open = [
+            os.open(folder, os.O_RDONLY | os.O_DIRECTORY) for folder in (images or partial.images, partial.path)
+        ]
         message.opts.images_dir_fd, message.opts.work_dir_fd = self._open
 
     def __enter__(self) -> None:

@@ -149,7 +149,9 @@ def _private_folder(path: str) -> None:
     os.makedirs(path, mode=0o700, exist_ok=True)
     status = os.stat(path)
     if status.st_uid != os.geteuid():
-        raise Refused(f"The folder {path} belongs to user {status.st_uid}. Checkpoints hold secrets: give a folder of root's.")
+        raise Refused(
+            f"The folder {path} belongs to user {status.st_uid}. Checkpoints hold secrets: give a folder of root's."
+        )
     if status.st_mode & 0o077:
         os.chmod(path, 0o700)
 
@@ -201,7 +203,9 @@ def _folders(path: str) -> list[str]:
 
 def _entry(container: str, name: str, path: str) -> Entry:
     if name.startswith("."):
-        return Entry(container, name.strip("."), path, None, "it was not finished: its run was killed or is still going on")
+        return Entry(
+            container, name.strip("."), path, None, "it was not finished: its run was killed or is still going on"
+        )
     try:
         return Entry(container, name, path, manifest.read(path))
     except FileNotFoundError:
@@ -232,5 +236,9 @@ def find(path: str, container: str, name: str | None = None) -> Entry:
         if complete:
             return complete[-1]
     have = ", ".join(entry.name for entry in found if entry.complete) or "none"
-    wanted = f"checkpoint {name} of the container {container}" if name else f"complete checkpoint of the container {container}"
+    wanted = (
+        f"checkpoint {name} of the container {container}"
+        if name
+        else f"complete checkpoint of the container {container}"
+    )
     raise CheckpointError(f"There is no {wanted} below {path}. Complete ones there: {have}.")

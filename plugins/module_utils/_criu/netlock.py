@@ -86,6 +86,7 @@ def _tables(enter: list[str]) -> list[dict[str, Any]]:
 def _run(argv: list[str], *descriptors: int) -> subprocess.CompletedProcess[bytes]:
     environment = {**os.environ, "LC_ALL": "C"}
     try:
+        # Not run_command: there is no AnsibleModule in this layer.  pylint: disable-next=ansible-bad-function
         return subprocess.run(argv, capture_output=True, check=False, env=environment, timeout=30, pass_fds=descriptors)
     except (OSError, subprocess.TimeoutExpired):
         return subprocess.CompletedProcess(argv, 127, b"", b"")

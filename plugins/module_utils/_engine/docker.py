@@ -222,7 +222,9 @@ class Docker:
                     "interfaces": {
                         "eth": {
                             "mac_address": net.get("MacAddress", ""),
-                            "subnets": [{"ipnet": f"{net['IPAddress']}/{net['IPPrefixLen']}", "gateway": net["Gateway"]}],
+                            "subnets": [
+                                {"ipnet": f"{net['IPAddress']}/{net['IPPrefixLen']}", "gateway": net["Gateway"]}
+                            ],
                         }
                     }
                 }

@@ -57,7 +57,8 @@ def checks(docker: Docker, container: str, command: list[str]) -> dict[str, Call
         # one-shot: without it the daemon waits for a second sample, a whole second long
         url = docker.api._url("/containers/{0}/stats", container)  # the SDK of Debian 12 knows no one_shot
         answer = docker.call(
-            "measure it", lambda: docker.api._result(docker.api._get(url, params={"stream": False, "one-shot": True}), True)
+            "measure it",
+            lambda: docker.api._result(docker.api._get(url, params={"stream": False, "one-shot": True}), True),
         )
         return "" if answer.get("pids_stats") or answer.get("cpu_stats") else "Docker measures nothing of it"
 

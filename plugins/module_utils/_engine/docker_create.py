@@ -141,7 +141,13 @@ def remove(docker: Docker, container: str, wanted: Plan) -> None:
         EngineError: the daemon refused.
     """
     if docker.inspect(container) is not None:
-        docker.call(f"remove the half-made container {container[:12]}", docker.api.remove_container, container, v=True, force=True)
+        docker.call(
+            f"remove the half-made container {container[:12]}",
+            docker.api.remove_container,
+            container,
+            v=True,
+            force=True,
+        )
     for name in wanted.new_volumes:
         docker.call(f"remove the volume {name}", docker.api.remove_volume, name)
 
@@ -161,8 +167,9 @@ def _image(docker: Docker, image: dict[str, Any], policy: str) -> str:
             f"(docker pull {name}, or docker save on the source and docker load here), then run this again."
         )
     raise EngineError(
-        f"The image {name} on this host is {here['Id'][:19]}, the checkpoint was taken from {image['id'][:19]}. Its files "
-        "may not fit the saved memory. Bring the same image here, or set image_policy to name to use this one."
+        f"The image {name} on this host is {here['Id'][:19]}, the checkpoint was taken from {image['id'][:19]}. "
+        "Its files may not fit the saved memory. Bring the same image here, or set image_policy to name to use this "
+        "one."
     )
 
 
@@ -227,8 +234,8 @@ def _check_binds(original: dict[str, Any]) -> None:
     for mount in original["Mounts"]:
         if mount["Type"] == "bind" and not os.path.exists(mount["Source"]):
             raise EngineError(
-                f"The container mounts {mount['Source']} of its host at {mount['Destination']}, which does not exist on "
-                "this host. Bring it here first, with the same content as the container knew."
+                f"The container mounts {mount['Source']} of its host at {mount['Destination']}, which does not exist "
+                "on this host. Bring it here first, with the same content as the container knew."
             )
 
 
@@ -237,7 +244,9 @@ def _check_volumes(docker: Docker, original: dict[str, Any], volumes: list[dict[
     missing = []
     restored = {volume["destination"] for volume in volumes}
     named = {name.partition(":")[0] for name in original["HostConfig"].get("Binds") or []}
-    named |= {m["Source"] for m in original["HostConfig"].get("Mounts") or [] if m.get("Type") == "volume" and m.get("Source")}
+    named |= {
+        m["Source"] for m in original["HostConfig"].get("Mounts") or [] if m.get("Type") == "volume" and m.get("Source")
+    }
     for mount in original["Mounts"]:
         if mount["Type"] != "volume" or mount["Name"] not in named:
             continue  # a nameless volume is made anew
@@ -303,6 +312,6 @@ def _check_address(network: dict[str, Any], address: str) -> None:
         if endpoint.get("IPv4Address", "").partition("/")[0] == address:
             raise EngineError(
                 f"The address {address} in the network {network['Name']} is used by the container {endpoint['Name']}. "
-                "Stop that one first (if it is the original, it and its copy cannot both live), or set ignore_static_ip "
-                "to give the copy another address, which ends its established connections."
+                "Stop that one first (if it is the original, it and its copy cannot both live), or set "
+                "ignore_static_ip to give the copy another address, which ends its established connections."
             )

@@ -22,7 +22,7 @@ def paths(pid: int) -> dict[str, str]:
         {controller: folder}, for instance {"memory": "/sys/fs/cgroup/memory/docker/<id>"}; version 2 has the
         controller name "" (empty). Hierarchies that the caller has not mounted are left out.
     """
-    roots = {}
+    roots: dict[str, mountinfo.Mount] = {}
     for mount in mountinfo.read():
         if mount.fstype == "cgroup2":
             roots.setdefault("", mount)
@@ -34,11 +34,9 @@ def paths(pid: int) -> dict[str, str]:
         for line in f:
             _number, controllers, path = line.rstrip("\n").split(":", 2)
             for controller in controllers.split(","):
-                mount = roots.get(controller)
-                if mount is not None and mountinfo.within(path, mount.root):
-                    found[controller] = os.path.normpath(
-                        os.path.join(mount.target, os.path.relpath(path, mount.root))
-                    )
+                root = roots.get(controller)
+                if root is not None and mountinfo.within(path, root.root):
+                    found[controller] = os.path.normpath(os.path.join(root.target, os.path.relpath(path, root.root)))
     return found
 
 

@@ -290,7 +290,7 @@ def detach(holder_arguments: tuple[Any, ...], answer_reader: int) -> None:
     try:
         holder = Holder(*holder_arguments)
         if holder.terminal:
-            # The engine reads these pipes to their end before it looks for the terminal; the container has no use for them.
+            # The engine reads these pipes to their end before it looks for the terminal.
             null = os.open(os.devnull, os.O_RDWR)
             for number in range(3):
                 os.dup2(null, number)

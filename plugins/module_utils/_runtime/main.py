@@ -36,11 +36,11 @@ def main() -> None:
             ticket = tickets.take(call.container_id)
         except (tickets.TicketError, OSError) as e:
             call.complain(f"The container could not be restored: {e}")
-            sys.exit(1)
+            raise SystemExit(1) from e
         if ticket is not None:
-            sys.exit(_create(runtime, call, ticket))
+            raise SystemExit(_create(runtime, call, ticket))
     elif call.command == "start" and os.path.exists(_control(call)):
-        sys.exit(_start(call))
+        raise SystemExit(_start(call))
     os.execv(runtime, [runtime, *sys.argv[1:]])
 
 
@@ -84,7 +84,9 @@ def _start(call: calls.Call) -> int:
             connection.connect(_control(call))
             answer = _read_answer(connection.detach())
         except OSError as e:
-            answer = {"error": f"The container could not be restored: its holder is gone ({e.strerror}). Restore it again."}
+            answer = {
+                "error": f"The container could not be restored: its holder is gone ({e.strerror}). Restore it again."
+            }
     if "pid" in answer:
         return 0
     call.complain(answer.get("error", "The container could not be restored: its holder was killed. Restore it again."))

@@ -89,4 +89,6 @@ def take(container_id: str) -> Ticket | None:
         fields: dict[str, Any] = json.loads(text)
         return Ticket(**fields)
     except (TypeError, ValueError) as e:
-        raise TicketError(f"the restore ticket {path} cannot be read ({e}); is the restore runtime of the same version?") from e
+        raise TicketError(
+            f"the restore ticket {path} cannot be read ({e}); is the restore runtime of the same version?"
+        ) from e

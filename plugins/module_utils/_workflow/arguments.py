@@ -9,13 +9,12 @@ import importlib
 import os
 
 from ansible.module_utils.common.respawn import has_respawned, probe_interpreters_for_module, respawn_module
+from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import store
+from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import engines
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import store
-from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import engines
 
 _INTERPRETERS = ["/usr/bin/python3", "/usr/libexec/platform-python", "/usr/bin/python"]
 

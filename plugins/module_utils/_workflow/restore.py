@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
 import urllib.error
-import urllib.request
 
+from ansible.module_utils.urls import open_url
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import manifest, preflight, store
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError, Refused
 from ansible_collections.stillpoint.criu.plugins.module_utils._criu import features
@@ -27,7 +28,21 @@ if TYPE_CHECKING:
 # Which checkpoint a container runs from; not a label, since a label would make it differ from the original.
 RECORDS = "/var/lib/stillpoint/restored"
 # What programs and libraries choose their code by at start: without one of these a restored process dies of SIGILL.
-_CPU_FLAGS = ("avx", "avx2", "avx512f", "bmi1", "bmi2", "erms", "fma", "movbe", "pku", "rtm", "sse4_2", "xsave", "xsavec")
+_CPU_FLAGS = (
+    "avx",
+    "avx2",
+    "avx512f",
+    "bmi1",
+    "bmi2",
+    "erms",
+    "fma",
+    "movbe",
+    "pku",
+    "rtm",
+    "sse4_2",
+    "xsave",
+    "xsavec",
+)
 _POLL_SECONDS = 0.1
 
 
@@ -189,7 +204,9 @@ class Restore:
             problem = check()
             while problem:
                 if time.monotonic() > deadline or (name != "status" and checks["status"]()):
-                    raise CheckpointError(f"The restored container {self.new_name} failed its check '{name}': {problem}")
+                    raise CheckpointError(
+                        f"The restored container {self.new_name} failed its check '{name}': {problem}"
+                    )
                 time.sleep(_POLL_SECONDS)
                 problem = check()
             passed[name] = True
@@ -209,7 +226,7 @@ class Restore:
 
 def _fetch(url: str) -> str:
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with contextlib.closing(open_url(url, timeout=5)) as answer:
             return "" if answer.status < 400 else f"{url} answers {answer.status}"
     except (urllib.error.URLError, OSError, ValueError) as e:
         return f"{url} does not answer: {e}"

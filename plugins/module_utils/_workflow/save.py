@@ -78,7 +78,9 @@ def run(parameters: dict[str, Any], options: dict[str, Any], *, check: bool) -> 
             if check:
                 store.check_free(path, target.name, name)
                 outcome.checkpoint = {"name": name, "container": {"id": target.container_id, "name": target.name}}
-                outcome.checkpoint.update(path=f"{path}/{target.name}/{name}", warnings=[*target.warnings, *facts.warnings])
+                outcome.checkpoint.update(
+                    path=f"{path}/{target.name}/{name}", warnings=[*target.warnings, *facts.warnings]
+                )
             else:
                 outcome.checkpoint = summary(dump.take(target, chosen, path, name, facts))
         except (CheckpointError, EngineError, OSError) as e:

@@ -36,7 +36,7 @@ def hierarchies() -> list[Hierarchy]:
     found: dict[str, Hierarchy] = {}
     controllers = _v1_controllers()
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        left, _, right = line.partition(" - ")
+        left, _dash, right = line.partition(" - ")
         kind, _source, options = right.split(" ")[:3]
         mount = Path(left.split(" ")[4])
         if kind == "cgroup2":

@@ -19,7 +19,8 @@ from .shell import say
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command of the lab and return its exit code."""
     parser = argparse.ArgumentParser(
-        prog="lab.py", description="Hosts with real sshd, dockerd and CRIU on this machine, for tests.",
+        prog="lab.py",
+        description="Hosts with real sshd, dockerd and CRIU on this machine, for tests.",
         epilog="STILLPOINT_LAB_ID (0 to 9) chooses the lab, STILLPOINT_LAB_CACHE the folder that is kept between runs.",
     )
     commands = parser.add_subparsers(dest="command", required=True)

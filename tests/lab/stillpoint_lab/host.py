@@ -100,8 +100,17 @@ class Host:
         """The command of the machine that runs ``command`` in the host."""
         namespaces = ["--mount", "--uts", "--ipc", "--pid", "--cgroup", *(["--net"] if self.spec.number else [])]
         return [
-            "/bin/sh", "-c", _ENTER, "enter", *cgroups.entry_files(self.cgroup), "--",
-            "--target", str(self.ns_pid), *namespaces, "--", *command,
+            "/bin/sh",
+            "-c",
+            _ENTER,
+            "enter",
+            *cgroups.entry_files(self.cgroup),
+            "--",
+            "--target",
+            str(self.ns_pid),
+            *namespaces,
+            "--",
+            *command,
         ]
 
     def popen(
@@ -223,7 +232,12 @@ class Host:
         with (self.log / "init.log").open("ab") as log:
             subprocess.run(
                 ["/bin/sh", "-c", script, "start", *entries],
-                env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=True, start_new_session=True,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                check=True,
+                start_new_session=True,
             )
 
     def _wait_for_pid(self) -> int:

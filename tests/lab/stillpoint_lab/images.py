@@ -104,20 +104,31 @@ def _write_archive(step: Step, image: Image, tree: Path, work: Path, target: Pat
     """Pack a tree as the single layer of an image archive."""
     layer = work / "layer.tar"
     skip = [f"--exclude=./{name}/*" for name in ("dev", "proc", "sys", "tmp", "var/cache/apt")]
-    step.run([
-        "tar", "--create", f"--file={layer}", f"--directory={tree}", "--sort=name", "--numeric-owner", "--mtime=@0",
-        *skip, ".",
-    ])
+    step.run(
+        [
+            "tar",
+            "--create",
+            f"--file={layer}",
+            f"--directory={tree}",
+            "--sort=name",
+            "--numeric-owner",
+            "--mtime=@0",
+            *skip,
+            ".",
+        ]
+    )
     with layer.open("rb") as file:
         diff_id = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-    config = json.dumps({
-        "architecture": run(["dpkg", "--print-architecture"]).stdout.strip(),
-        "os": "linux",
-        "created": CREATED,
-        "config": image.config,
-        "rootfs": {"type": "layers", "diff_ids": [diff_id]},
-        "history": [{"created": CREATED, "created_by": f"stillpoint lab: {image.name}"}],
-    })
+    config = json.dumps(
+        {
+            "architecture": run(["dpkg", "--print-architecture"]).stdout.strip(),
+            "os": "linux",
+            "created": CREATED,
+            "config": image.config,
+            "rootfs": {"type": "layers", "diff_ids": [diff_id]},
+            "history": [{"created": CREATED, "created_by": f"stillpoint lab: {image.name}"}],
+        }
+    )
     config_name = f"{hashlib.sha256(config.encode()).hexdigest()}.json"
     (work / config_name).write_text(config)
     manifest = [{"Config": config_name, "RepoTags": [image.tag], "Layers": ["layer.tar"]}]

@@ -65,8 +65,23 @@ RECIPES = {
             "stable",
             base="fresh",
             packages=(
-                *_ENGINES, "python3-docker", "python3-protobuf", "rsync", "iptables", "nftables", "tar", "zstd", "curl",
-                "redis-tools", "checkpointctl", "netavark", "aardvark-dns", "iputils-ping", "kmod", "less", "strace",
+                *_ENGINES,
+                "python3-docker",
+                "python3-protobuf",
+                "rsync",
+                "iptables",
+                "nftables",
+                "tar",
+                "zstd",
+                "curl",
+                "redis-tools",
+                "checkpointctl",
+                "netavark",
+                "aardvark-dns",
+                "iputils-ping",
+                "kmod",
+                "less",
+                "strace",
             ),
             newer=("criu", "python3-pycriu"),
         ),
@@ -77,9 +92,17 @@ RECIPES = {
             packages=("redis-server", "postgresql", "nginx-light", "memcached", "util-linux", "busybox-static"),
             # PostgreSQL's JIT compiler would be half of the image; without it queries are interpreted.
             remove=(
-                "usr/lib/*/libLLVM*", "usr/lib/*/libz3*", "usr/lib/postgresql/*/lib/bitcode",
-                "usr/lib/postgresql/*/lib/llvmjit*", "usr/share/locale", "usr/share/i18n", "usr/share/doc",
-                "usr/share/man", "usr/share/postgresql/*/man", "var/lib/apt/lists/*", "var/lib/postgresql/*/main",
+                "usr/lib/*/libLLVM*",
+                "usr/lib/*/libz3*",
+                "usr/lib/postgresql/*/lib/bitcode",
+                "usr/lib/postgresql/*/lib/llvmjit*",
+                "usr/share/locale",
+                "usr/share/i18n",
+                "usr/share/doc",
+                "usr/share/man",
+                "usr/share/postgresql/*/man",
+                "var/lib/apt/lists/*",
+                "var/lib/postgresql/*/main",
             ),
         ),
     )
@@ -157,10 +180,18 @@ def _debootstrap(root: Path, title: str, log: Path) -> None:
     with Step(f"{title}: debootstrap of Debian {SUITE} from {mirror}", log) as step:
         debs = cache_folder() / "debs"
         debs.mkdir(parents=True, exist_ok=True)
-        step.run([
-            *_isolated(), "debootstrap", "--variant=minbase", f"--cache-dir={debs}", f"--keyring={KEYRING}",
-            SUITE, str(root), mirror,
-        ])
+        step.run(
+            [
+                *_isolated(),
+                "debootstrap",
+                "--variant=minbase",
+                f"--cache-dir={debs}",
+                f"--keyring={KEYRING}",
+                SUITE,
+                str(root),
+                mirror,
+            ]
+        )
     write(root / "etc/dpkg/dpkg.cfg.d/lab", NO_DOCS)
     write(root / "etc/apt/apt.conf.d/00lab", _machine_apt_settings())
     write(root / "etc/apt/preferences.d/lab", f"Package: *\nPin: release n={NEWER_SUITE}\nPin-Priority: 100\n")
@@ -216,7 +247,7 @@ def machine_mirror() -> str:
     """The Debian mirror that this machine installs from; security and foreign archives are passed over."""
     listing = run(["apt-get", "indextargets", "--format", "$(SITE) $(ORIGIN) $(RELEASE)"], check=False).stdout
     for line in listing.splitlines():
-        site, _, rest = line.partition(" ")
+        site, _space, rest = line.partition(" ")
         if rest.startswith("Debian ") and "security" not in line and site.startswith("http"):
             return site.rstrip("/")
     return DEFAULT_MIRROR
@@ -232,8 +263,14 @@ def _machine_apt_settings() -> str:
 def install_tools() -> None:
     """Install by apt what the lab needs on the machine and lacks; LabError when that fails."""
     needs = {
-        "debootstrap": "debootstrap", "ip": "iproute2", "ssh": "openssh-client", "ssh-keygen": "openssh-client",
-        "unshare": "util-linux", "nsenter": "util-linux", "setpriv": "util-linux", "tar": "tar",
+        "debootstrap": "debootstrap",
+        "ip": "iproute2",
+        "ssh": "openssh-client",
+        "ssh-keygen": "openssh-client",
+        "unshare": "util-linux",
+        "nsenter": "util-linux",
+        "setpriv": "util-linux",
+        "tar": "tar",
     }
     missing = sorted({package for tool, package in needs.items() if not shutil.which(tool)})
     if not Path(KEYRING).exists():

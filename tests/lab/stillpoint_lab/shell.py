@@ -78,7 +78,13 @@ class Step:
         """Run a command that dies with the lab; LabError with the end of the log when it fails."""
         with self.log.open("ab") as log:
             code = subprocess.run(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, cwd=cwd, check=False,
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=env,
+                cwd=cwd,
+                check=False,
                 preexec_fn=die_with_parent,
             ).returncode
         if code:
