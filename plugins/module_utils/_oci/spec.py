@@ -48,22 +48,25 @@ def binds(config: dict[str, Any]) -> dict[str, str]:
 def external_mounts(config: dict[str, Any], mounts: list[mountinfo.Mount]) -> list[str]:
     """Return the mount points that belong to the host, not to the container, sorted.
 
-    These are bind mounts and what is mounted below them, version 1 control groups, and files masked by /dev/null.
-    CRIU leaves their content alone and mounts the new container's counterparts in their place.
+    These are bind mounts and what the host has mounted below them (not what the container declares to lie there, for
+    instance a tmpfs in a volume), version 1 control groups, and files masked by /dev/null. CRIU leaves their content
+    alone and mounts the new container's counterparts in their place.
 
     Args:
         config: the container's specification.
         mounts: the container's own mounts.
     """
-    destinations = list(binds(config))
+    bound = binds(config)
+    declared = {os.path.normpath(mount["destination"]) for mount in config.get("mounts", [])}
     found = set()
     for mount in mounts:
         if mount.target == "/":
             continue
+        owner = max((place for place in declared if mountinfo.within(mount.target, place)), key=len, default="")
         if (
             mount.fstype == "cgroup"
             or (mount.fstype in ("devtmpfs", "tmpfs") and mount.root == "/null")
-            or any(mountinfo.within(mount.target, destination) for destination in destinations)
+            or owner in bound
         ):
             found.add(mount.target)
     return sorted(found)
