@@ -15,9 +15,7 @@ import json
 import os
 import threading
 import time
-import uuid
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
 
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import manifest, preflight, store
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError
@@ -69,7 +67,8 @@ class Dump:
         self.final = ""  # set once the checkpoint is complete
         self._copy: threading.Thread | None = None
         self._failure: Exception | None = None
-        self._frozen_at = 0.0
+        self._files: dict[str, dict[str, Any]] = {}
+        self.statistics: dict[str, Any] = {}
 
     # -- the steps -------------------------------------------------------------------------------------------------
 
@@ -122,7 +121,6 @@ class Dump:
 
     def _on_notify(self, script: str, _pid: int | None, _descriptors: list[int]) -> bool:
         if script == "network-lock":
-            self._frozen_at = time.monotonic()
             self._start_copy()
         elif script == "post-dump":
             self._start_copy()
@@ -198,7 +196,7 @@ class Dump:
                 "rootfsImageRef": record["image"]["id"],
                 "runtime": record["runtime"],
                 "createdTime": record["created"],
-                "checkpointedTime": _now(),
+                "checkpointedTime": self.facts.created,
             },
             "network.status": record["network_status"],
             os.path.join(store.IMAGES, "descriptors.json"): self.facts.descriptors,
@@ -208,7 +206,7 @@ class Dump:
                 json.dump(value, f)
 
     def _record(self, folder: str) -> dict[str, Any]:
-        files = manifest.summarise(folder)
+        self._files = files = manifest.summarise(folder, self._files)
         options = asdict(self.options)
         self.timings["total_ms"] = _ms(self.started)
         return {
@@ -237,8 +235,6 @@ class Dump:
             "files": files,
             "size_bytes": sum(entry["size"] for entry in files.values()),
         }
-
-    statistics: dict[str, Any] = {}
 
     def _collect_statistics(self) -> None:
         folder = self.final or self.partial.path
@@ -353,15 +349,6 @@ def take(target: Target, options: Options, path: str, name: str, facts: prefligh
         ) from e
     finally:
         partial.close()
-
-
-def new_id() -> str:
-    """Return an identity for a checkpoint."""
-    return uuid.uuid4().hex
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _ms(since: float) -> float:

@@ -19,6 +19,8 @@ FILE = "container.json"
 FORMAT = 1
 # Written after the manifest, or again at each restore.
 _UNSUMMED = {FILE, "dump.log", "restore.log"}
+# The only link in a checkpoint: CRIU's way from its images to those of a pre-dump.
+_LINKS = {"checkpoint/parent": "../pre-dump"}
 _BLOCK = 1 << 20
 
 
@@ -92,15 +94,20 @@ def _sum(path: str) -> str:
     return digest.hexdigest()
 
 
-def summarise(folder: str) -> dict[str, dict[str, Any]]:
-    """Return {path: {"size": bytes, "sha256": hex}} of every file of a checkpoint but its manifest and logs."""
-    paths = sorted(_files(folder))
+def summarise(folder: str, known: dict[str, dict[str, Any]] | None = None) -> dict[str, dict[str, Any]]:
+    """Return {path: {"size": bytes, "sha256": hex}} of every file of a checkpoint but its manifest and logs.
+
+    Args:
+        folder: the checkpoint.
+        known: an earlier answer, whose files have not changed since.
+    """
+    found = dict(known or {})
+    paths = sorted(set(_files(folder)) - set(found))
     with ThreadPoolExecutor(max_workers=2) as pool:  # hashing lets go of the interpreter lock
         sums = pool.map(lambda path: _sum(os.path.join(folder, path)), paths)
-        return {
-            path: {"size": os.path.getsize(os.path.join(folder, path)), "sha256": digest}
-            for path, digest in zip(paths, sums)
-        }
+        for path, digest in zip(paths, sums):
+            found[path] = {"size": os.path.getsize(os.path.join(folder, path)), "sha256": digest}
+    return found
 
 
 def problems(folder: str, record: dict[str, Any], *, data: bool = True) -> list[str]:

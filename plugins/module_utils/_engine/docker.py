@@ -248,8 +248,8 @@ class Docker:
         """Work out how to make a recorded container again."""
         return docker_create.plan(self, record, wishes, volumes)
 
-    def create(self, plan: Plan) -> str:
-        """Create the planned container without starting it; return its id."""
+    def create(self, plan: Plan) -> tuple[str, list[str]]:
+        """Create the planned container without starting it; return its id and where it loses its address."""
         return docker_create.create(self, plan)
 
     def start(self, container: str) -> None:

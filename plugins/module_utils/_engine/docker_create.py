@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import socket
 from dataclasses import dataclass, field
 
@@ -22,6 +23,7 @@ RUNTIME = "stillpoint"
 # Several networks and their MAC addresses in one create call came with this version of the API.
 _API_MANY_NETWORKS = (1, 44)
 _NO_ADDRESS = ("none", "host")
+_OWN_SUBNET = re.compile(r"network (?P<name>[^\s:]+).*user configured subnets", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,8 @@ class Plan:
     name: str
     config: dict[str, Any]  # body of the create call
     later: dict[str, dict[str, Any]]  # networks to connect between create and start, for old versions of the API
-    addresses_kept: bool  # every recorded address is asked for again
+    addresses_lost: list[str]  # networks in which no recorded address is asked for again
     new_volumes: list[str]  # named volumes that do not exist yet
-    warnings: list[str]
 
 
 def plan(docker: Docker, record: dict[str, Any], wishes: Wishes, volumes: list[dict[str, str]]) -> Plan:
@@ -80,7 +81,7 @@ def plan(docker: Docker, record: dict[str, Any], wishes: Wishes, volumes: list[d
     _check_ports(docker, host.get("PortBindings") or {})
     _check_binds(original)
     new_volumes = _check_volumes(docker, original, volumes)
-    endpoints, kept, warnings = _endpoints(docker, original, wishes)
+    endpoints, lost = _endpoints(docker, original, wishes)
     body.pop("MacAddress", None)
     later: dict[str, dict[str, Any]] = {}
     if endpoints:
@@ -95,26 +96,42 @@ def plan(docker: Docker, record: dict[str, Any], wishes: Wishes, volumes: list[d
             if "MacAddress" in endpoints[first]:
                 body["MacAddress"] = endpoints[first].pop("MacAddress")
         body["NetworkingConfig"] = {"EndpointsConfig": endpoints}
-    return Plan(wishes.name, body, later, kept, new_volumes, warnings)
+    return Plan(wishes.name, body, later, lost, new_volumes)
 
 
-def create(docker: Docker, wanted: Plan) -> str:
-    """Create the container without starting it and return its id.
+def create(docker: Docker, wanted: Plan) -> tuple[str, list[str]]:
+    """Create the container without starting it.
 
+    Returns:
+        (its id, networks in which it does not get its recorded address back).
     Raises:
         EngineError: the daemon refused; nothing is left.
     """
-    answer = docker.call(
-        f"create the container {wanted.name}", docker.api.create_container_from_config, wanted.config, wanted.name
-    )
+    lost = list(wanted.addresses_lost)
+    while True:
+        try:
+            answer = docker.call(
+                f"create the container {wanted.name}",
+                docker.api.create_container_from_config,
+                wanted.config,
+                wanted.name,
+            )
+            break
+        except EngineError as e:
+            # Nothing but this answer tells a network whose subnet Docker chose, which takes no fixed address.
+            network = _OWN_SUBNET.search(str(e))
+            endpoints = wanted.config.get("NetworkingConfig", {}).get("EndpointsConfig", {})
+            if network is None or endpoints.get(network["name"], {}).pop("IPAMConfig", None) is None:
+                raise
+            lost.append(network["name"])
     container = answer["Id"]
     try:
-        for network, settings in wanted.later.items():
+        for network_name, settings in wanted.later.items():
             docker.call(
-                f"connect the container to the network {network}",
+                f"connect the container to the network {network_name}",
                 docker.api.connect_container_to_network,
                 container,
-                network,
+                network_name,
                 ipv4_address=(settings.get("IPAMConfig") or {}).get("IPv4Address"),
                 ipv6_address=(settings.get("IPAMConfig") or {}).get("IPv6Address"),
                 aliases=settings.get("Aliases"),
@@ -122,7 +139,7 @@ def create(docker: Docker, wanted: Plan) -> str:
     except EngineError:
         remove(docker, container, wanted)
         raise
-    return container
+    return container, lost
 
 
 def start(docker: Docker, container: str) -> None:
@@ -265,16 +282,13 @@ def _check_volumes(docker: Docker, original: dict[str, Any], volumes: list[dict[
     return missing
 
 
-def _endpoints(
-    docker: Docker, original: dict[str, Any], wishes: Wishes
-) -> tuple[dict[str, dict[str, Any]], bool, list[str]]:
-    """Return (endpoint settings per network, whether all addresses stay, warnings)."""
+def _endpoints(docker: Docker, original: dict[str, Any], wishes: Wishes) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Return (endpoint settings per network, networks in which the recorded address is not asked for)."""
     mode = original["HostConfig"].get("NetworkMode") or "default"
     if mode in _NO_ADDRESS or mode.startswith("container:"):
-        return {}, True, []
+        return {}, []
     endpoints: dict[str, dict[str, Any]] = {}
-    warnings: list[str] = []
-    kept = True
+    lost: list[str] = []
     for recorded, old in original["NetworkSettings"]["Networks"].items():
         name = wishes.networks.get(recorded, recorded)
         try:
@@ -295,16 +309,16 @@ def _endpoints(
         address = old.get("IPAddress")
         if address and not wishes.ignore_static_ip:
             if name == "bridge":
-                kept = False
+                lost.append(name)
             else:
                 _check_address(network, address)
                 new["IPAMConfig"] = {"IPv4Address": address}
                 if old.get("GlobalIPv6Address"):
                     new["IPAMConfig"]["IPv6Address"] = old["GlobalIPv6Address"]
         elif address:
-            kept = False
+            lost.append(name)
         endpoints[name] = new
-    return endpoints, kept, warnings
+    return endpoints, lost
 
 
 def _check_address(network: dict[str, Any], address: str) -> None:

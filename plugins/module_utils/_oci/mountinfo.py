@@ -33,7 +33,9 @@ def _plain(field: str) -> str:
 def parse(text: str) -> list[Mount]:
     """Parse the text of a mountinfo file, in its order (a later mount hides an earlier one at the same place)."""
     mounts = []
-    for line in text.splitlines():
+    for line in text.split("\n"):  # not splitlines(): the kernel escapes no other line separator in a path
+        if not line:
+            continue
         left, _sep, right = line.partition(" - ")
         first, last = left.split(" "), right.split(" ")
         mounts.append(

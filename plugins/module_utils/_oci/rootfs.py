@@ -76,6 +76,7 @@ def difference(layers: Overlay) -> Difference:
     found = Difference()
     if not layers.upper:
         return found
+    opaque = set()
     for path, status in tree.walk(layers.upper):
         if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
             found.deleted.append(path)
@@ -89,7 +90,9 @@ def difference(layers: Overlay) -> Difference:
                     f"The folder /{path} was renamed in the container with overlay's redirect_dir, which cannot be "
                     "saved apart from its layers. Turn redirect_dir off on this host, or use ignore_rootfs."
                 )
-            if "opaque" in marks:
+            # Overlay marks only the topmost one of opaque folders.
+            if "opaque" in marks or os.path.dirname(path) in opaque:
+                opaque.add(path)
                 found.deleted += _hidden(layers, path)
     return found
 
@@ -104,11 +107,18 @@ def _hidden(layers: Overlay, folder: str) -> list[str]:
     own = set(os.listdir(os.path.join(layers.upper, folder)))
     names = set()
     for lower in layers.lowers:
-        try:
-            names.update(os.listdir(os.path.join(lower, folder)))
-        except (FileNotFoundError, NotADirectoryError):
-            continue
+        names.update(_names(lower, folder))
     return sorted(os.path.join(folder, name) for name in names - own)
+
+
+def _names(layer: str, folder: str) -> list[str]:
+    """List a folder of a layer; empty when the layer has none there. A link on the way leads elsewhere, so it counts as none."""
+    path = layer
+    for part in folder.split("/"):
+        path = os.path.join(path, part)
+        if os.path.islink(path) or not os.path.isdir(path):
+            return []
+    return os.listdir(path)
 
 
 def save(layers: Overlay, folder: str) -> Difference:

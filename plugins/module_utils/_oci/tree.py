@@ -79,7 +79,7 @@ def unpack(archive: str, folder: str, deleted: Iterable[str] = (), *, empty_firs
                     for name in os.listdir("/"):
                         _remove("/" + name)
                 for name in deleted:
-                    _remove(os.path.normpath("/" + name))
+                    _remove_listed(name)
                 with tarfile.open(fileobj=source, mode="r:") as tar:
                     _lay(tar)
                 code = 0
@@ -99,12 +99,12 @@ def _lay(tar: tarfile.TarFile) -> None:
     # Names are looked up nowhere: owners are numbers, and the root has changed.
     extra: dict[str, Any] = {"filter": "fully_trusted"} if hasattr(tarfile, "fully_trusted_filter") else {}
     for member in tar:
-        path = os.path.normpath("/" + member.name)
+        path = _place(member.name)
         if path != "/":
             _make_way(path, member.isdir())
         member.name = path if path != "/" else "/."  # tarfile strips slashes at the end, and would make a folder ""
         if member.islnk():
-            member.linkname = os.path.normpath("/" + member.linkname)
+            member.linkname = _place(member.linkname)
         tar.extract(member, "/", numeric_owner=True, **extra)
         for key, value in member.pax_headers.items():
             if key.startswith(_XATTR) and not key.startswith(_XATTR + "trusted.overlay."):
@@ -123,6 +123,18 @@ def _make_way(path: str, is_folder: bool) -> None:
         return
     if not (is_folder and stat.S_ISDIR(mode)):
         _remove(path)
+
+
+def _remove_listed(name: str) -> None:
+    """Remove what a list names, unless the way there leads through a link: then another thing than the listed is there."""
+    path = _place(name)
+    if path != "/" and os.path.realpath(os.path.dirname(path)) == os.path.dirname(path):
+        _remove(path)
+
+
+def _place(name: str) -> str:
+    """Return the absolute, normalised path of a name in the changed root (normpath alone keeps two leading slashes)."""
+    return os.path.normpath("/" + name.lstrip("/"))
 
 
 def _remove(path: str) -> None:

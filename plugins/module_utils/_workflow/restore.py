@@ -106,14 +106,6 @@ class Restore:
             ignore_static_mac=self.parameters["ignore_static_mac"],
         )
         self.plan = self.engine.plan(self.record["record"], wishes, self.volumes)
-        self.warnings += self.plan.warnings
-        self.close_tcp = self.parameters["tcp_close"]
-        if self.record["established_tcp"] and not self.close_tcp and not self.plan.addresses_kept:
-            self.close_tcp = True
-            self.warnings.append(
-                "The established TCP connections of the checkpoint were closed: the container does not get its old "
-                "address back (Docker's default bridge takes no fixed address; use a network of your own for that)."
-            )
         problems = manifest.problems(self.entry.path, self.record)
         if problems:
             raise CheckpointError(
@@ -144,10 +136,10 @@ class Restore:
             CheckpointError, EngineError: it failed; the half-made container was removed, the checkpoint is untouched.
         """
         begun = time.monotonic()
-        container = self.engine.create(self.plan)
+        container, lost = self.engine.create(self.plan)
         self.actions.append(f"created the container {self.new_name}")
         try:
-            tickets.write(self._ticket(container))
+            tickets.write(self._ticket(container, lost))
             self.engine.start(container)
             self.actions.append(f"restored its processes from {self.entry.name}")
             self.timings["restore_ms"] = (time.monotonic() - begun) * 1000
@@ -170,11 +162,18 @@ class Restore:
         self._remember(found)
         return found
 
-    def _ticket(self, container: str) -> tickets.Ticket:
+    def _ticket(self, container: str, addresses_lost: list[str]) -> tickets.Ticket:
         taken = self.record["options"]
         options = {name: taken[name] for name in ("tcp_established", "file_locks", "ext_unix_sk")}
-        if self.close_tcp:
+        if self.parameters["tcp_close"]:
             options["tcp_close"] = True
+        elif self.record["established_tcp"] and addresses_lost:
+            options["tcp_close"] = True
+            self.warnings.append(
+                f"The established TCP connections of the checkpoint were closed, since {self.new_name} does not get "
+                f"its old address back in the network {', '.join(addresses_lost)}. Only networks that were created with a "
+                "subnet of yours (docker network create --subnet ...) take a fixed address."
+            )
         return tickets.Ticket(
             container_id=container,
             checkpoint=self.entry.path,
