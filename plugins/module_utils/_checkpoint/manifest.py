@@ -21,6 +21,8 @@ FORMAT = 1
 _UNSUMMED = {FILE, "dump.log", "restore.log"}
 # The only link in a checkpoint: CRIU's way from its images to those of a pre-dump.
 _LINKS = {"checkpoint/parent": "../pre-dump"}
+# What listing and verification read of it; a restore reads more, but only of checkpoints whose files are intact.
+_NEEDED = {"id": str, "created": str, "files": dict, "size_bytes": int}
 _BLOCK = 1 << 20
 
 
@@ -37,6 +39,11 @@ def read(folder: str) -> dict[str, Any]:
         raise ValueError("it is not a checkpoint's manifest")
     if record["format"] > FORMAT:
         raise ValueError(f"it has the format {record['format']}, this collection reads up to {FORMAT}: update it")
+    for key, kind in _NEEDED.items():
+        if not isinstance(record.get(key), kind):
+            raise ValueError(f"its field {key!r} is missing or of the wrong type")
+    if not all(isinstance(entry, dict) and {"size", "sha256"} <= set(entry) for entry in record["files"].values()):
+        raise ValueError("its field 'files' lacks sizes or sums")
     return record
 
 
@@ -84,6 +91,13 @@ def _files(folder: str) -> Iterator[str]:
                 yield path
 
 
+def _links(folder: str) -> Iterator[str]:
+    for base, folders, files in os.walk(folder):
+        for name in folders + files:
+            if os.path.islink(os.path.join(base, name)):
+                yield os.path.relpath(os.path.join(base, name), folder)
+
+
 def _sum(path: str) -> str:
     digest = hashlib.sha256()
     with open(path, "rb", buffering=0) as f:
@@ -121,17 +135,25 @@ def problems(folder: str, record: dict[str, Any], *, data: bool = True) -> list[
         What is wrong, one sentence each; empty when all is well.
     """
     found = []
-    known = record.get("files", {})
+    known = record["files"]
     intact = []
+    root = os.path.realpath(folder)
     for path, expected in known.items():
-        full = os.path.join(folder, path)
-        if os.path.islink(full) or not os.path.isfile(full):
+        full = os.path.join(root, path)
+        if os.path.realpath(full) != full or not full.startswith(root + "/"):
+            found.append(f"{path} is a link, or not a path within the checkpoint")
+        elif not os.path.isfile(full):
             found.append(f"{path} is missing")
         elif os.path.getsize(full) != expected["size"]:
             found.append(f"{path} has {os.path.getsize(full)} bytes instead of {expected['size']}")
         else:
             intact.append(path)
     found += [f"{path} does not belong to the checkpoint" for path in _files(folder) if path not in known]
+    found += [
+        f"{path} is a link that does not belong to the checkpoint"
+        for path in _links(folder)
+        if path not in known and os.readlink(os.path.join(folder, path)) != _LINKS.get(path)
+    ]
     if data:
         with ThreadPoolExecutor(max_workers=2) as pool:
             for path, digest in zip(intact, pool.map(lambda path: _sum(os.path.join(folder, path)), intact)):

@@ -126,7 +126,7 @@ def _make_way(path: str, is_folder: bool) -> None:
 
 
 def _remove_listed(name: str) -> None:
-    """Remove what a list names, unless the way there leads through a link: then another thing than the listed is there."""
+    """Remove what a list names, unless the way there leads through a link: what is there is something else."""
     path = _place(name)
     if path != "/" and os.path.realpath(os.path.dirname(path)) == os.path.dirname(path):
         _remove(path)

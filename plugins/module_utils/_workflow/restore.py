@@ -171,8 +171,8 @@ class Restore:
             options["tcp_close"] = True
             self.warnings.append(
                 f"The established TCP connections of the checkpoint were closed, since {self.new_name} does not get "
-                f"its old address back in the network {', '.join(addresses_lost)}. Only networks that were created with a "
-                "subnet of yours (docker network create --subnet ...) take a fixed address."
+                f"its old address back in the network {', '.join(addresses_lost)}. Only networks that were created with "
+                "a subnet of yours (docker network create --subnet ...) take a fixed address."
             )
         return tickets.Ticket(
             container_id=container,
