@@ -152,6 +152,8 @@ def apply(folder: str, root: str) -> None:
             deleted = json.load(f)
     except FileNotFoundError:
         pass  # Podman writes none when nothing was deleted
+    except ValueError as e:
+        raise RootfsError(f"{os.path.join(folder, DELETED)} cannot be read: {e}") from e
     try:
         tree.unpack(archive, root, deleted)
     except tree.TreeError as e:
