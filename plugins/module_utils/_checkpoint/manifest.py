@@ -21,7 +21,7 @@ FORMAT = 1
 _UNSUMMED = {FILE, "dump.log", "restore.log"}
 # The only link in a checkpoint: CRIU's way from its images to those of a pre-dump.
 _LINKS = {"checkpoint/parent": "../pre-dump"}
-# What listing and verification read of it; a restore reads more, but only of checkpoints whose files are intact.
+# What listing and verifying read of it.
 _NEEDED = {"id": str, "created": str, "files": dict, "size_bytes": int}
 _BLOCK = 1 << 20
 
