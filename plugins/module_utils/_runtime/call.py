@@ -17,7 +17,6 @@ _SWITCHES = {
     "--systemd-cgroup",
     "--no-pivot",
     "--no-new-keyring",
-    "--rootless",
     "--version",
     "-v",
     "--help",
