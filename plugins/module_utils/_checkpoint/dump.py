@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import manifest, preflight, store
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError
-from ansible_collections.stillpoint.criu.plugins.module_utils._criu import diagnosis, netlock, session, statistics
+from ansible_collections.stillpoint.criu.plugins.module_utils._criu import diagnosis, netlock, session, statistics, timers
 from ansible_collections.stillpoint.criu.plugins.module_utils._criu.errors import CriuError
 from ansible_collections.stillpoint.criu.plugins.module_utils._oci import process, rootfs, spec, tree
 
@@ -176,6 +176,7 @@ class Dump:
 
     def _commit(self) -> None:
         begun = time.monotonic()
+        timers.rearm(self.partial.images)
         self._write_descriptions()
         record = self._record(self.partial.path)
         self.final = self.partial.commit(record)
