@@ -1,0 +1,80 @@
+# Copyright: (c) 2026, Stillpoint contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The controller: Ansible, called as users call it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[3]
+COLLECTION = "stillpoint.criu"
+
+
+class ModuleFailed(Exception):
+    """A module failed; ``str()`` is its message, ``result`` all that it returned."""
+
+    def __init__(self, module: str, result: dict[str, Any]) -> None:
+        super().__init__(f"{module}: {result.get('msg', result)}")
+        self.result = result
+
+
+@dataclass
+class Controller:
+    """Runs modules and playbooks on the hosts of an inventory."""
+
+    inventory: Path
+
+    def module(
+        self, host: str, name: str, /, *, check_mode: bool = False, timeout_s: float = 300.0, **arguments: Any
+    ) -> dict[str, Any]:
+        """Run ``stillpoint.criu.<name>`` on a host and return its result. Raises ModuleFailed."""
+        command = ["ansible", host, "--inventory", str(self.inventory), "--module-name", f"{COLLECTION}.{name}"]
+        if arguments:
+            command += ["--args", json.dumps(arguments)]
+        done = self._run(command + (["--check"] if check_mode else []), timeout_s)
+        head, arrow, body = done.stdout.partition(" => ")
+        if not arrow:
+            raise AssertionError(
+                f"ansible gave no result for {name} (exit code {done.returncode}):\n{done.stdout}{done.stderr}"
+            )
+        result = json.loads(body)
+        result["_stderr"] = done.stderr
+        if "SUCCESS" not in head and "CHANGED" not in head:
+            raise ModuleFailed(name, result)
+        return result
+
+    def role(self, hosts: str, name: str, **variables: Any) -> str:
+        """Apply ``stillpoint.criu.<name>`` and return the output. AssertionError when it fails."""
+        play = [{"hosts": hosts, "gather_facts": True, "roles": [{"role": f"{COLLECTION}.{name}", **variables}]}]
+        command = ["ansible-playbook", "--inventory", str(self.inventory), "/dev/stdin"]
+        done = self._run(command, 600.0, json.dumps(play))
+        assert done.returncode == 0, f"the role {name} failed:\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    def _run(self, command: list[str], timeout_s: float, text: str = "") -> subprocess.CompletedProcess[str]:
+        program = Path(sys.executable).with_name(command[0])
+        env = {
+            **{key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")},
+            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".build"),
+            "ANSIBLE_PIPELINING": "1",
+            "ANSIBLE_STDOUT_CALLBACK": "minimal" if command[0] == "ansible" else "default",
+            "ANSIBLE_NOCOLOR": "1",
+            "LC_ALL": "C.UTF-8",
+        }
+        return subprocess.run(
+            [str(program), *command[1:]],
+            input=text,
+            text=True,
+            capture_output=True,
+            env=env,
+            cwd=ROOT,
+            timeout=timeout_s,
+            check=False,
+        )
