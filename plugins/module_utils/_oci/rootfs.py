@@ -112,7 +112,7 @@ def _hidden(layers: Overlay, folder: str) -> list[str]:
 
 
 def _names(layer: str, folder: str) -> list[str]:
-    """List a folder of a layer; empty when the layer has none there. A link on the way leads elsewhere, so it counts as none."""
+    """List a folder of a layer; empty when the layer has none there (a link on the way leads elsewhere)."""
     path = layer
     for part in folder.split("/"):
         path = os.path.join(path, part)
