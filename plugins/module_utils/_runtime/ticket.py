@@ -79,7 +79,7 @@ def take(container_id: str) -> Ticket | None:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     except FileNotFoundError:
         return None
-    with open(descriptor, encoding="utf-8") as f:
+    with open(descriptor, encoding="utf-8", errors="replace") as f:
         status = os.fstat(f.fileno())
         text = f.read()
     os.unlink(path)
