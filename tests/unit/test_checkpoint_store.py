@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from pathlib import Path
 
 import pytest
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import manifest, store
@@ -104,7 +105,7 @@ def test_discard_keeps_only_the_log(tmp_path):
     kept = partial.discard()
     partial.close()
     assert kept == str(tmp_path / "web" / "one.failed.log")
-    assert open(kept).read() == "why"
+    assert Path(kept).read_text() == "why"
     assert mode(kept) == 0o600
     assert sorted(os.listdir(tmp_path / "web")) == [".lock", "one.failed.log"]
     assert store.entries(str(tmp_path)) == []
