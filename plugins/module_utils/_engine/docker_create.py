@@ -86,6 +86,8 @@ def plan(docker: Docker, record: dict[str, Any], wishes: Wishes, volumes: list[d
     later: dict[str, dict[str, Any]] = {}
     if endpoints:
         mode = host.get("NetworkMode") or "default"
+        if mode == "default":  # Docker up to 25 keeps this word for what its networks call bridge
+            mode = "bridge"
         main = wishes.networks.get(mode, mode)
         if mode in wishes.networks:
             host["NetworkMode"] = main
@@ -210,7 +212,7 @@ def _parse_ports(specifications: list[str]) -> dict[str, list[dict[str, str]]]:
     for specification in specifications:
         left, _sep, protocol = specification.partition("/")
         parts = left.rsplit(":", 2)
-        if len(parts) < 2 or not parts[-1].isdigit() or not (parts[-2].isdigit() or parts[-2] == ""):
+        if len(parts) < 2 or not _is_port(parts[-1]) or not (_is_port(parts[-2]) or parts[-2] == ""):
             raise EngineError(
                 f"{specification!r} is not a published port: write [address:]host_port:container_port[/protocol], "
                 "for instance 8080:80 or 127.0.0.1:5353:53/udp."
@@ -218,6 +220,10 @@ def _parse_ports(specifications: list[str]) -> dict[str, list[dict[str, str]]]:
         address = parts[0].strip("[]") if len(parts) == 3 else ""
         bindings.setdefault(f"{parts[-1]}/{protocol or 'tcp'}", []).append({"HostIp": address, "HostPort": parts[-2]})
     return bindings
+
+
+def _is_port(text: str) -> bool:
+    return text.isdecimal() and int(text) <= 65535
 
 
 def _check_ports(docker: Docker, bindings: dict[str, list[dict[str, str]] | None]) -> None:
@@ -304,7 +310,9 @@ def _endpoints(docker: Docker, original: dict[str, Any], wishes: Wishes) -> tupl
         aliases = [alias for alias in old.get("Aliases") or [] if alias != original["Id"][:12]]
         if aliases:
             new["Aliases"] = aliases
-        if old.get("MacAddress") and not wishes.ignore_static_mac:
+        # Docker gives one MAC address to two containers without a word, for instance to a copy beside its original.
+        taken = {endpoint.get("MacAddress") for endpoint in (network.get("Containers") or {}).values()}
+        if old.get("MacAddress") and not wishes.ignore_static_mac and old["MacAddress"] not in taken:
             new["MacAddress"] = old["MacAddress"]
         address = old.get("IPAddress")
         if address and not wishes.ignore_static_ip:
