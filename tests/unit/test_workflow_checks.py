@@ -1,0 +1,162 @@
+# Copyright: (c) 2026, Stillpoint contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What results show of a checkpoint, and the checks of a restore that need no engine.
+
+tests/unit/data/checkpoint/container.json is a real manifest; its container had ``-e PASSWORD=hunter2`` and a label
+``secret=s3same``.
+"""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+from pathlib import Path
+
+import pytest
+from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import manifest
+from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError, Refused
+from ansible_collections.stillpoint.criu.plugins.module_utils._criu import features
+from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import restore, save
+
+FOLDER = Path(__file__).parent / "data" / "checkpoint"
+
+
+@pytest.fixture
+def record():
+    return manifest.read(str(FOLDER))
+
+
+# -- what results show ---------------------------------------------------------------------------------------------
+
+
+def test_summary_holds_no_secret_of_the_container(record):
+    assert {"PASSWORD=hunter2"} < set(record["record"]["inspect"]["Config"]["Env"])
+    shown = json.dumps(save.summary(record))
+    assert "hunter2" not in shown
+    assert "s3same" not in shown
+    assert "PASSWORD" not in shown
+
+
+def test_summary_says_what_the_modules_promise(record):
+    shown = save.summary(record)
+    assert shown["container"] == {"id": record["container"]["id"], "name": "shop"}
+    assert {"id", "name", "path", "created", "engine", "host", "criu", "kernel", "options", "size_bytes"} <= set(shown)
+    assert {"timings", "statistics", "warnings", "established_tcp", "volumes", "rootfs"} <= set(shown)
+    assert set(shown["cpu"]) == {"model", "vendor"}
+
+
+def test_summary_leaves_the_record_alone(record):
+    before = json.dumps(record)
+    save.summary(record)
+    assert json.dumps(record) == before
+
+
+def test_criu_that_is_not_there():
+    with pytest.raises(Refused, match="looked for /none/criu.*role stillpoint.criu.criu.*criu_executable"):
+        save.executable("/none/criu")
+
+
+# -- the checks of a restore ---------------------------------------------------------------------------------------
+
+
+def bare_restore(record, **parameters):
+    """A restore whose engine and checkpoint are not asked."""
+    made = object.__new__(restore.Restore)
+    made.record = record
+    made.parameters = parameters
+    made.new_name = "shop-restored"
+    return made
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "missing"),
+    [
+        (["avx", "avx2"], ["avx", "avx2", "avx512f"], None),
+        (["avx", "avx512f", "pku"], ["avx"], "avx512f, pku"),
+        (["some_new_flag"], [], None),  # no program chooses its code by it
+        ([], [], None),  # an architecture whose features are not known
+    ],
+)
+def test_cpu(record, monkeypatch, there, here, missing):
+    monkeypatch.setattr(features, "cpu_features", lambda: {"flags": here, "model": "new"})
+    record["cpu"] = {"flags": there, "model": "old"}
+    if missing is None:
+        bare_restore(record)._check_cpu()
+    else:
+        with pytest.raises(Refused, match=rf"\(old\).*\(new\) lacks: {missing}\. "):
+            bare_restore(record)._check_cpu()
+
+
+class Checks:
+    """An engine's checks, each with the answers that it gives one after the other (the last one for ever)."""
+
+    def __init__(self, **answers):
+        self.answers = {name: list(texts) for name, texts in answers.items()}
+
+    def checks(self, _container, _command):
+        return {name: lambda name=name: self._answer(name) for name in self.answers}
+
+    def _answer(self, name):
+        texts = self.answers[name]
+        return texts.pop(0) if len(texts) > 1 else texts[0]
+
+
+def verify(record, engine, **parameters):
+    wanted = {"verify": True, "verify_command": [], "verify_url": None, "wait_timeout": 5, **parameters}
+    made = bare_restore(record, **wanted)
+    made.engine = engine
+    return made._verify("id")
+
+
+def test_verification_waits_for_what_comes_late(record):
+    engine = Checks(status=[""], process=[""], command=["not yet", "not yet", ""])
+    assert verify(record, engine) == {"status": True, "process": True, "command": True}
+
+
+def test_verification_gives_up_in_time(record):
+    with pytest.raises(CheckpointError, match="shop-restored failed its check 'command': exit code 1"):
+        verify(record, Checks(status=[""], command=["exit code 1"]), wait_timeout=0)
+
+
+def test_verification_does_not_wait_for_a_dead_container(record):
+    with pytest.raises(CheckpointError, match="'logs': no new line"):
+        verify(record, Checks(status=["", "exited"], logs=["no new line"]), wait_timeout=600)
+
+
+def test_verification_is_not_wanted(record):
+    assert verify(record, Checks(status=["dead"]), verify=False) == {}
+
+
+@pytest.fixture
+def server():
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(int(self.path.strip("/")))
+            self.end_headers()
+
+        def log_message(self, *_args):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(("status", "words"), [(200, ""), (204, ""), (404, "404"), (503, "503")])
+def test_url(server, status, words):
+    answer = restore._fetch(f"{server}/{status}")
+    assert words in answer
+    assert bool(answer) == bool(words)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/", "no url", "http://[::", "gopher://127.0.0.1/"])
+def test_url_that_cannot_be_had(url):
+    assert restore._fetch(url).startswith(f"{url} does not answer: ")
+
+
+def test_url_is_part_of_the_verification(record, server):
+    found = verify(record, Checks(status=[""]), verify_url=f"{server}/200")
+    assert found == {"status": True, "url": True}
