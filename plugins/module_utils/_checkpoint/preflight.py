@@ -59,7 +59,10 @@ def check_criu(executable: str) -> str:
         raise Refused(str(e)) from e
     reason = features.too_old_for_kernel(version, os.uname().release)
     if reason:
-        raise Refused(reason)
+        raise Refused(
+            f"{reason} Run the role stillpoint.criu.criu, which installs one that fits, or give the path of a newer "
+            "one in criu_executable."
+        )
     return version
 
 
@@ -132,6 +135,11 @@ def _check_processes(name: str, pids: list[int]) -> None:
             "it with a seccomp profile, restart the container, then run this again."
         )
     for pid, tracer in process.traced(pids).items():
+        if process.command(tracer) == "criu":
+            raise Refused(
+                f"Another checkpoint of the container {name} is under way (process {tracer}, criu, holds its "
+                "processes). Wait for it to end, then run this again."
+            )
         raise Refused(
             f"The process {pid} ({process.command(pid)}) of the container {name} is traced by process {tracer} "
             f"({process.command(tracer)}), so CRIU cannot seize it. End the debugger or strace, then run this again."
