@@ -19,7 +19,13 @@ from dataclasses import asdict, dataclass
 
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import manifest, preflight, store
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError
-from ansible_collections.stillpoint.criu.plugins.module_utils._criu import diagnosis, netlock, session, statistics, timers
+from ansible_collections.stillpoint.criu.plugins.module_utils._criu import (
+    diagnosis,
+    netlock,
+    session,
+    statistics,
+    timers,
+)
 from ansible_collections.stillpoint.criu.plugins.module_utils._criu.errors import CriuError
 from ansible_collections.stillpoint.criu.plugins.module_utils._oci import process, rootfs, spec, tree
 
@@ -341,6 +347,8 @@ def take(target: Target, options: Options, path: str, name: str, facts: prefligh
     """
     partial = store.begin(path, target.name, name)
     try:
+        if partial.after_killed_run:
+            netlock.clear(target.pid)  # CRIU may have been killed with it: then the container's network is still shut
         return Dump(target, options, facts, partial).run()
     except OSError as e:
         kept = partial.discard()

@@ -66,7 +66,10 @@ class Entry:
 
 
 class Partial:
-    """A checkpoint under construction, locked against a second one of the same container."""
+    """A checkpoint under construction, locked against a second one of the same container.
+
+    ``after_killed_run`` tells whether the run before was killed; what it had left here is gone.
+    """
 
     def __init__(self, base: str, name: str) -> None:
         self.name = name
@@ -84,9 +87,10 @@ class Partial:
         try:
             _refuse_existing(self.final)
             # The lock is ours, so whatever partial folder lies here was left by a run that was killed.
-            for left in os.listdir(base):
-                if left.startswith(".") and left.endswith(".partial"):
-                    shutil.rmtree(os.path.join(base, left))
+            remains = [left for left in os.listdir(base) if left.startswith(".") and left.endswith(".partial")]
+            for left in remains:
+                shutil.rmtree(os.path.join(base, left))
+            self.after_killed_run = bool(remains)
             for folder in (self.path, self.images, self.volumes):
                 os.mkdir(folder, 0o700)
         except BaseException:
