@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
-from datetime import datetime, timezone
+import time
 
 _COMMANDS = {"create", "start"}
 # Those of runc's and crun's options that take no value.
@@ -28,15 +27,30 @@ _SWITCHES = {
 }
 
 
-@dataclass(frozen=True)
 class Call:
-    """A parsed command line."""
+    """A parsed command line. (Not a dataclass: that module takes longer to load than ``start`` may take.)
 
-    arguments: tuple[str, ...]  # all, without the program's name
-    before: tuple[str, ...]  # global options, as given
-    command: str  # create, start, or "" for everything else
-    options: dict[str, str]  # of both kinds, without leading dashes; the last of a name wins
-    container_id: str
+    Args:
+        arguments: all, without the program's name.
+        before: global options, as given.
+        command: ``create``, ``start``, or "" for everything else.
+        options: of both kinds, without leading dashes; the last of a name wins.
+        container_id: the container's id, "" when the command is "".
+    """
+
+    def __init__(
+        self,
+        arguments: tuple[str, ...],
+        before: tuple[str, ...],
+        command: str,
+        options: dict[str, str],
+        container_id: str,
+    ) -> None:
+        self.arguments = arguments
+        self.before = before
+        self.command = command
+        self.options = options
+        self.container_id = container_id
 
     @property
     def root(self) -> str:
@@ -52,7 +66,7 @@ class Call:
 
     def complain(self, message: str) -> None:
         """Tell the engine why the call failed: in the runtime's log, whose last error engines show, and on stderr."""
-        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         entry = json.dumps({"level": "error", "msg": message, "time": now})
         if self.options.get("log-format", "text") != "json":
             entry = f'time="{now}" level=error msg={json.dumps(message)}'

@@ -30,7 +30,7 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._oci import (
     spec,
     tree,
 )
-from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import ticket as tickets
+from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import places
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Holder:
         self.ticket = ticket
         self.call = call
         self.placeholder = placeholder
-        self.folder = tickets.folder(ticket.container_id)
+        self.folder = places.folder(ticket.container_id)
         self.root = os.path.join(self.folder, "root")
         self.terminal = "console-socket" in call.options
         self.pid = 0
@@ -103,7 +103,7 @@ class Holder:
         os.mkdir(self.root, 0o700)
         kernel.bind_mount(root, self.root)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener.bind(os.path.join(self.folder, tickets.CONTROL))
+        self._listener.bind(places.control(self.ticket.container_id))
         self._listener.listen(1)
         images = os.open(os.path.join(self.ticket.checkpoint, IMAGES), os.O_RDONLY | os.O_DIRECTORY)
         work = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -248,7 +248,7 @@ class Holder:
             os.chmod(os.path.join(self.ticket.checkpoint, LOG), 0o600)
         except OSError:
             pass  # a checkpoint on a read-only place; the log stays in the restore's own folder
-        for name in (tickets.CONTROL, "console", "root"):
+        for name in (places.CONTROL, "console", "root"):
             path = os.path.join(self.folder, name)
             try:
                 os.rmdir(path) if name == "root" else os.unlink(path)

@@ -83,13 +83,25 @@ class Placeholder:
             self._console.bind(os.path.join(folder, "console"))
             self._console.listen(1)
             changed["console_socket"] = os.path.join(folder, "console")
-        with _hooked(call.options["bundle"], hook):
-            # Not run_command: there is no AnsibleModule in this layer.  pylint: disable-next=ansible-bad-function
-            code = subprocess.run([runtime, *call.with_options(**changed)], check=False).returncode
+        self._until_created = contextlib.ExitStack()
+        self._until_created.enter_context(_hooked(call.options["bundle"], hook))
+        # Not run_command: there is no AnsibleModule in this layer.  pylint: disable-next=ansible-bad-function
+        self._creation = subprocess.Popen([runtime, *call.with_options(**changed)])
+        self._state: dict[str, Any] = {}
+        self.pid = 0  # of its init, once it has been waited for
+
+    def wait(self) -> None:
+        """Wait until the stock runtime has created it.
+
+        Raises:
+            PlaceholderError: the stock runtime failed.
+        """
+        code = self._creation.wait()
+        self._until_created.close()
         if code != 0:
             raise PlaceholderError
         self._state = self._read_state()
-        self.pid: int = self._state["init_process_pid"]
+        self.pid = self._state["init_process_pid"]
 
     def _read_state(self) -> dict[str, Any]:
         with open(self._state_file, encoding="utf-8") as f:

@@ -14,14 +14,11 @@ import os
 import stat
 from dataclasses import asdict, dataclass, field
 
+from ansible_collections.stillpoint.criu.plugins.module_utils._runtime.places import RESTORES, TICKETS
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-# The installed wrapper looks for these two with a shell test, before any Python starts.
-TICKETS = "/run/stillpoint/tickets"
-RESTORES = "/run/stillpoint/restores"
-CONTROL = "control"
 
 
 class TicketError(Exception):
@@ -41,11 +38,6 @@ class Ticket:
     descriptors: list[str]
     volumes: list[dict[str, str]] = field(default_factory=list)  # {"archive": path, "destination": in the container}
     options: dict[str, bool] = field(default_factory=dict)  # fields of criu_opts
-
-
-def folder(container_id: str) -> str:
-    """Return the folder in which the restore of a container keeps what it needs while it runs."""
-    return os.path.join(RESTORES, container_id)
 
 
 def write(ticket: Ticket) -> str:

@@ -17,7 +17,7 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors
 from ansible_collections.stillpoint.criu.plugins.module_utils._criu import features
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.docker_create import Wishes
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
-from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import main as runtime
+from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import create as runtime
 from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import ticket as tickets
 from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import engines, save
 
@@ -171,8 +171,8 @@ class Restore:
             options["tcp_close"] = True
             self.warnings.append(
                 f"The established TCP connections of the checkpoint were closed, since {self.new_name} does not get "
-                f"its old address back in the network {', '.join(addresses_lost)}. Only networks that were created with "
-                "a subnet of yours (docker network create --subnet ...) take a fixed address."
+                f"its old address back in the network {', '.join(addresses_lost)}. Only networks that were created "
+                "with a subnet of yours (docker network create --subnet ...) take a fixed address."
             )
         return tickets.Ticket(
             container_id=container,

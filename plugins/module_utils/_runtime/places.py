@@ -1,0 +1,23 @@
+# Copyright: (c) 2026, Stillpoint contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where the restore runtime and those who use it meet."""
+
+from __future__ import annotations
+
+import os
+
+# The installed wrapper looks for these with a shell test, before any Python starts.
+TICKETS = "/run/stillpoint/tickets"
+RESTORES = "/run/stillpoint/restores"
+CONTROL = "control"
+
+
+def folder(container_id: str) -> str:
+    """Return the folder in which the restore of a container keeps what it needs while it runs."""
+    return os.path.join(RESTORES, container_id)
+
+
+def control(container_id: str) -> str:
+    """Return the socket on which the holder of a restore waits for ``start``."""
+    return os.path.join(folder(container_id), CONTROL)
