@@ -153,8 +153,7 @@ class Demo:
 
     def connection(self, container: str) -> str:
         """Show what redis itself says of its client's connection; return its number and both ends."""
-        line = self.shell(f"docker exec {container} redis-cli CLIENT LIST | grep cmd=incr | cut -d ' ' -f 1-3,5")
-        return " ".join(line.split()[:3])
+        return self.shell(f"docker exec {container} redis-cli CLIENT LIST | grep cmd=incr | cut -d ' ' -f 1-3")
 
     def until(self, what: str, command: str, pattern: str) -> None:
         """Wait until a command's output has a pattern. Broken after WAIT_S."""
