@@ -42,7 +42,10 @@ class Redis(Server):
     """300,000 keys, and a client that increments a number without pause over one connection."""
 
     KEYS = 300_000
-    serve = "exec redis-server --bind 0.0.0.0 --protected-mode no --save '' --appendonly no --dir /tmp"
+    serve = (
+        "exec redis-server --bind 0.0.0.0 --protected-mode no --save '' --appendonly no --dir /tmp "
+        "--busy-reply-threshold 0"
+    )
     incrementer: Client | None = None
 
     def ready(self, container: Container) -> None:
@@ -103,9 +106,13 @@ class Nginx(Server):
         start = f"echo hello > /srv/page; printf %s '{config}' > /tmp/nginx.conf; exec nginx -c /tmp/nginx.conf"
         return ["sh", "-c", f"({TICKER}) & {start}"]
 
+    def ready(self, container: Container) -> None:
+        connect = ["python3", "-c", "import socket; socket.create_connection(('127.0.0.1', 80)); print('connected')"]
+        until("nginx listens", lambda: "connected" in container.exec(*connect, check=False))
+
     def before_checkpoint(self, container: Container) -> None:
         if self.browser is None:
-            self.browser = self.client(*program("http_client", self.address, "8080"))
+            self.browser = self.client(*program("http_client", self.address, "80"))
         self.seen = self.ask("get /page")
         assert self.browser.ask("begin /page") == "half"
 
