@@ -133,8 +133,8 @@ def test_the_container_is_made_as_it_was(daemon, record):
     assert record == before
     host = body.pop("HostConfig")
     body.pop("NetworkingConfig")
-    assert body == record["inspect"]["Config"] | {"Image": "shop:1"}
-    assert host == record["inspect"]["HostConfig"] | {"Runtime": "stillpoint"}
+    assert body == {**record["inspect"]["Config"], "Image": "shop:1"}
+    assert host == {**record["inspect"]["HostConfig"], "Runtime": "stillpoint"}
     assert endpoints(planned) == {
         "front": {"Aliases": ["www"], "MacAddress": FRONT_MAC, "IPAMConfig": {"IPv4Address": "10.9.1.7"}},
         "back": {"MacAddress": BACK_MAC, "IPAMConfig": {"IPv4Address": "10.9.2.7"}},
