@@ -268,7 +268,7 @@ def main() -> None:
         for warning in (outcome.checkpoint or {}).get("warnings", []):
             module.warn(f"{outcome.container}: {warning}")
     if result["failures"]:
-        others = f" Saved all the same: {len(result['checkpoints'])}." if result["checkpoints"] else ""
+        others = f"\nThe other containers were saved: {len(result['checkpoints'])}." if result["checkpoints"] else ""
         module.fail_json(msg="\n".join(failure["msg"] for failure in result["failures"]) + others, **result)
     module.exit_json(**result)
 

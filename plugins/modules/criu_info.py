@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: criu_info
 short_description: Tell what CRIU, the kernel and the container engines of a host can do together
-version_added: 1.0.0
+version_added: 0.1.0
 description:
   - Looks at CRIU, pycriu, the kernel, the CPU, the cgroup version and the container engines of a host, and says in
     plain words what checkpoint and restore can do there, what not, and what to do about it.

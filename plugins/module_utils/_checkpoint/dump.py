@@ -100,8 +100,25 @@ class Dump:
         if not self.final:
             self._commit()
         else:
-            manifest.write(self.final, self._record(self.final))
+            self._complete_stopped()
         return manifest.read(self.final)
+
+    def _complete_stopped(self) -> None:
+        """Add to a committed checkpoint what became known only when the container had ended.
+
+        Raises:
+            CheckpointError: it has not ended.
+        """
+        if self._failure is not None:
+            raise CheckpointError(
+                f"The checkpoint of {self.target.name} is complete in {self.final}, but the container could not be ended: "
+                f"{self._failure}. It runs on, so what it does from now on is not in the checkpoint. "
+                "End it by hand, or take another checkpoint."
+            )
+        written_since = os.path.join(self.final, "stats-dump")
+        if os.path.exists(written_since):
+            os.chmod(written_since, 0o600)
+        manifest.write(self.final, self._record(self.final))
 
     def _pre_dump(self) -> str | None:
         """Copy the memory while the container runs; return the folder relative to the images, None if impossible."""
@@ -317,7 +334,7 @@ class Dump:
         found = diagnosis.diagnose(
             text, operation="dump", kernel=os.uname().release, criu_version=self.facts.criu_version
         )
-        return CheckpointError(f"The checkpoint of {self.target.name} failed. {found.message(kept)} {running}")
+        return CheckpointError(f"The checkpoint of {self.target.name} failed. {running} {found.message(kept)}")
 
 
 class _Descriptors:

@@ -92,7 +92,7 @@ def examine(target: Target, options: Options, path: str) -> Facts:
             layers = rootfs.overlay(target.pid)
         except rootfs.RootfsError as e:
             raise Refused(f"{name}: {e}") from e
-    warnings = _exec_sessions(target, pids)
+    warnings = _exec_sessions(target, pids) + _early_wakers(pids)
     needed = process.resident_bytes(pids) + (tree.size(layers.upper) if layers and layers.upper else 0)
     if not options.ignore_volumes:
         needed += sum(tree.size(volume.source) for volume in target.volumes)
@@ -134,6 +134,11 @@ def _check_processes(name: str, pids: list[int]) -> None:
             "application (for instance UV_USE_IO_URING=0 for Node.js, io_method=worker for PostgreSQL) or deny "
             "it with a seccomp profile, restart the container, then run this again."
         )
+    if pids[0] in process.early_wakers(pids):
+        raise Refused(
+            f"The container {name} runs nothing but BusyBox's sleep, which takes CRIU's work for a signal and ends, "
+            "and the container with it. It has no state worth saving: make it again instead."
+        )
     for pid, tracer in process.traced(pids).items():
         if process.command(tracer) == "criu":
             raise Refused(
@@ -144,6 +149,14 @@ def _check_processes(name: str, pids: list[int]) -> None:
             f"The process {pid} ({process.command(pid)}) of the container {name} is traced by process {tracer} "
             f"({process.command(tracer)}), so CRIU cannot seize it. End the debugger or strace, then run this again."
         )
+
+
+def _early_wakers(pids: list[int]) -> list[str]:
+    sleepers = process.early_wakers(pids)
+    if not sleepers:
+        return []
+    who = ", ".join(str(pid) for pid in sleepers[:5])
+    return [f"BusyBox's sleep ends early when its container is saved, here and in the checkpoint; process: {who}."]
 
 
 def _exec_sessions(target: Target, pids: list[int]) -> list[str]:

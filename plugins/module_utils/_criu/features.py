@@ -45,7 +45,7 @@ FEATURES: dict[str, str] = {
     "timens": "containers with a time namespace",
     "ns_pid": "pidfds and locks inside of pid namespaces",
     "seccomp_filters": "containers with a seccomp profile (the default of Docker and Podman)",
-    "seccomp_suspend": "containers with a seccomp profile (the default of Docker and Podman)",
+    "seccomp_suspend": "saving a container whose seccomp profile forbids what CRIU must do in it",
     "apparmor_stacking": "containers with nested AppArmor namespaces",
     "sk_unix_file": "unix sockets bound to files",
     "sockopt_buf_lock": "socket buffer sizes set by the program",
@@ -300,7 +300,7 @@ def _judge_feature(name: str, works: bool) -> Finding:
         return Finding("ok", name, meaning[0].upper() + meaning[1:])
     remedies = {
         "mem_dirty_track": "Leave pre_dump off here (a plain dump is taken anyway), or boot a kernel that has it.",
-        "network_lock_nftables": "locking the network fast (else iptables-restore runs while the container is frozen)",
+        "network_lock_nftables": "Nothing to do: CRIU uses iptables instead, and freezes containers a little longer.",
         "uffd": "Leave lazy pages off here.",
         "uffd-noncoop": "Leave lazy pages off here.",
         "apparmor_stacking": "Needed only for AppArmor namespaces; nothing to do on hosts without AppArmor.",

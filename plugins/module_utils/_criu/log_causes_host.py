@@ -31,6 +31,14 @@ HOST_CAUSES: tuple[tuple[str, str, str, str], ...] = (
         "container uses pid_mode host). Containers with a pid namespace of their own do not have this problem.",
     ),
     (
+        "no-sys-resource",
+        r"Can't get rlimit \d+: Operation not permitted",
+        "This host withholds the capability CAP_SYS_RESOURCE from root, which the kernel wants from whoever reads the "
+        "limits of another user's processes.",
+        "Run Ansible where root has that capability (it is missing in some sandboxes and nested containers: compare "
+        "CapEff in /proc/self/status), or run the container's processes as root.",
+    ),
+    (
         "pid-limit",
         r"Can't fork for \d+: Resource temporarily unavailable",
         "The limit on the number of processes is reached.",

@@ -75,6 +75,10 @@ def plan(docker: Docker, record: dict[str, Any], wishes: Wishes, volumes: list[d
             "Run the role stillpoint.criu.restore_runtime on it, which restarts nothing."
         )
     host["Runtime"] = RUNTIME
+    if (host.get("NetworkMode") or "").startswith("container:"):
+        # They are the other container's, and Docker refuses to hear them a second time.
+        for key in ("Hostname", "Domainname", "ExposedPorts"):
+            body.pop(key, None)
     if wishes.published_ports is not None:
         host["PortBindings"] = _parse_ports(wishes.published_ports)
         body["ExposedPorts"] = {**(body.get("ExposedPorts") or {}), **{port: {} for port in host["PortBindings"]}}

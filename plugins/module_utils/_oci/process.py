@@ -127,6 +127,23 @@ def io_uring_users(pids: list[int]) -> list[int]:
     return users
 
 
+def early_wakers(pids: list[int]) -> list[int]:
+    """Return those of the pids that run BusyBox's ``sleep``.
+
+    CRIU, like a signal, ends a timed sleep of the kernel early. Programs go back to sleep then; this one ends.
+    """
+    found = []
+    for pid in pids:
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as f:
+                name = os.path.basename(f.read().partition(b"\0")[0])
+            if name == b"sleep" and "busybox" in os.readlink(f"/proc/{pid}/exe"):
+                found.append(pid)
+        except OSError:
+            continue
+    return found
+
+
 def traced(pids: list[int]) -> dict[int, int]:
     """Return {pid: tracer's pid} for processes under a debugger or strace, which CRIU cannot seize."""
     found = {}
