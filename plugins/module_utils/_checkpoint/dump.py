@@ -111,8 +111,8 @@ class Dump:
         """
         if self._failure is not None:
             raise CheckpointError(
-                f"The checkpoint of {self.target.name} is complete in {self.final}, but the container could not be ended: "
-                f"{self._failure}. It runs on, so what it does from now on is not in the checkpoint. "
+                f"The checkpoint of {self.target.name} is complete in {self.final}, but the container could not be "
+                f"ended: {self._failure}. It runs on, so what it does from now on is not in the checkpoint. "
                 "End it by hand, or take another checkpoint."
             )
         written_since = os.path.join(self.final, "stats-dump")

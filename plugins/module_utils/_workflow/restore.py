@@ -107,6 +107,10 @@ class Restore:
         )
         self.plan = self.engine.plan(self.record["record"], wishes, self.volumes)
         problems = manifest.problems(self.entry.path, self.record)
+        for volume in self.volumes:
+            name = os.path.relpath(volume["archive"], self.entry.path)
+            if name not in self.record["files"]:
+                problems.append(f"{name} is not among its recorded files")
         if problems:
             raise CheckpointError(
                 f"The checkpoint {self.entry.path} was damaged or tampered with: {'; '.join(problems[:5])}. "
