@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _XATTR = "SCHILY.xattr."
+_FULL_BYTES = 1 << 20
 
 
 class TreeError(Exception):
@@ -51,7 +52,12 @@ def pack(folder: str, archive: str, names: Iterable[str] | None = None) -> None:
     # 1: a file changed while it was read, which only a process outside the frozen tree can have done.
     if done.returncode not in (0, 1):
         words = done.stderr.decode(errors="replace").strip().splitlines()[-3:]
-        raise TreeError(f"tar could not save {folder}: {' / '.join(words)}")
+        place = os.path.dirname(archive)
+        status = os.statvfs(place)
+        # tar itself may only speak of a write that was too short.
+        full = status.f_bavail * status.f_frsize < _FULL_BYTES
+        remedy = f". The disk of {place} is full: free space, or choose another path" if full else ""
+        raise TreeError(f"tar could not save {folder}: {' / '.join(words)}{remedy}")
     os.chmod(archive, 0o600)
 
 
