@@ -59,7 +59,7 @@ class Restore:
         self.parameters = parameters
         self.entry = store.find(parameters["path"], parameters["name"], parameters["checkpoint_name"])
         self.record: dict[str, Any] = self.entry.manifest or {}
-        self.new_name = parameters["new_name"] or f"{self.entry.container}-restored"
+        self.new_name = store.check_name(parameters["new_name"] or f"{self.entry.container}-restored", "container")
         self.engine = engines.connect(parameters["engine"], parameters)
         self.warnings: list[str] = []
         self.actions: list[str] = []
