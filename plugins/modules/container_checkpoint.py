@@ -255,8 +255,8 @@ def main() -> None:
     options["timeout"] = parameters["timeout"]
     try:
         options["ghost_limit"] = human_to_bytes(parameters["ghost_limit"])
-    except ValueError as e:
-        module.fail_json(msg=f"ghost_limit is not a size such as 512M: {e}")
+    except ValueError:
+        module.fail_json(msg=f"{parameters['ghost_limit']!r} is not a ghost_limit: write a size such as 512M or 1G.")
     if not 0 < options["ghost_limit"] <= _LARGEST_GHOST:
         options["ghost_limit"] = _LARGEST_GHOST
     try:
