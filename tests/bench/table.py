@@ -38,7 +38,7 @@ Medians; in brackets ours divided by the peer's: below 1.00 ours is faster or sm
 frozen        freezing and frozen time by CRIU's own statistics (? where the peer does not tell them)
 stood still   the longest time the program itself could not run during the checkpoint
 checkpoint    until the command or module returned, the program running on
-on disk       the same and until fsync returned for all its files (ours has done that itself)
+on disk       the same and until fsync returned for all its files (ours does that itself)
 size          what the checkpoint takes on disk
 first answer  from the start of the command or module until the restored program answered over its socket
 restore       until the command or module returned; ours has verified the container by then"""

@@ -85,6 +85,8 @@ def run_all(configuration: dict[str, Any]) -> None:
             # Each round begins with another contender, so that none is always the one after a certain other.
             first = round_number % len(contenders)
             for contender in contenders[first:] + contenders[:first]:
+                if round_number >= contender.most_rounds:
+                    continue
                 entry: dict[str, Any] = {"contender": contender.name, "mebibytes": mebibytes, "round": round_number + 1}
                 try:
                     entry.update(measure(contender, mebibytes))
