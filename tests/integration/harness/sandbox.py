@@ -89,9 +89,9 @@ class Sandbox:
         """Whether the host has cgroup v1, and with it the controllers for memory, cpu and pids."""
         return self.host.cgroup_version == 1
 
-    def module(self, name: str, /, **arguments: Any) -> dict[str, Any]:
+    def module(self, module: str, /, **arguments: Any) -> dict[str, Any]:
         """Run a module of the collection on the host; see Controller.module."""
-        return self.controller.module(self.host.name, name, **arguments)
+        return self.controller.module(self.host.name, module, **arguments)
 
     @property
     def reads_limits(self) -> bool:
