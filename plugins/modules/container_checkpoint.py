@@ -247,7 +247,7 @@ def main() -> None:
         required_one_of=[("name", "labels")],
         supports_check_mode=True,
     )
-    arguments.find_libraries("pycriu.rpc_pb2", "docker")
+    arguments.find_libraries("pycriu", "docker")
     parameters = module.params
     if not parameters["name"] and not parameters["labels"]:
         module.fail_json(msg="Neither name nor labels say which container to save: both are empty.")

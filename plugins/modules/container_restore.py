@@ -200,7 +200,7 @@ def main() -> None:
         ),
         supports_check_mode=True,
     )
-    arguments.find_libraries("pycriu.rpc_pb2", "docker")
+    arguments.find_libraries("pycriu", "docker")
     try:
         work = restore.Restore(module.params)
         result = {"changed": False, "actions": [], "checkpoint": save.summary(work.record)}

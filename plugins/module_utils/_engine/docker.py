@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from ansible_collections.stillpoint.criu.plugins.module_utils._engine.docker_create import Plan, Wishes
 
 NAME = "docker"
+# Only for the first question, which names no version.
+_ANY_API = "1.40"
 # Debian's containerd, and one that dockerd started itself.
 _BUNDLES = (
     "/run/containerd/io.containerd.runtime.v2.task/moby",
@@ -57,13 +59,14 @@ class Docker:
             )
         self.host = options.get("docker_host") or "unix:///var/run/docker.sock"
         try:
+            connection = {"base_url": self.host, "timeout": options.get("timeout") or 60, "tls": tls}
+            # Asked once: "auto" would ask a second time, and the daemon starts two programs for each answer.
+            first = docker.APIClient(version=_ANY_API, **connection)
+            self.version: dict[str, Any] = first.version(api_version=False)
+            wanted = options.get("api_version") or "auto"
             self.api = docker.APIClient(
-                base_url=self.host,
-                version=options.get("api_version") or "auto",
-                timeout=options.get("timeout") or 60,
-                tls=tls,
+                version=self.version["ApiVersion"] if wanted == "auto" else wanted, **connection
             )
-            self.version: dict[str, Any] = self.api.version()
         except (docker.errors.DockerException, OSError) as e:
             raise EngineError(
                 f"The Docker daemon at {self.host} does not answer: {e}. Is docker running on this host, "

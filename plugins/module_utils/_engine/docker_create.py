@@ -23,6 +23,8 @@ RUNTIME = "stillpoint"
 # Several networks and their MAC addresses in one create call came with this version of the API.
 _API_MANY_NETWORKS = (1, 44)
 _NO_ADDRESS = ("none", "host")
+# What Docker says when a container's first process has ended between the runtime's "create" and "start".
+_ENDED_EARLY = ("cannot start a stopped process", "/ns/net")
 _OWN_SUBNET = re.compile(r"network (?P<name>[^\s:]+).*user configured subnets", re.DOTALL)
 
 
@@ -154,7 +156,15 @@ def start(docker: Docker, container: str) -> None:
     Raises:
         EngineError: with the restore runtime's reason.
     """
-    docker.call("start the restored container", docker.api.start, container)
+    try:
+        docker.call("start the restored container", docker.api.start, container)
+    except EngineError as e:
+        if any(words in str(e) for words in _ENDED_EARLY):
+            raise EngineError(
+                f"{e}. The restored processes, or CRIU, were killed before Docker had started them; look for the "
+                "out-of-memory killer in the kernel's log, then restore it again."
+            ) from e
+        raise
 
 
 def remove(docker: Docker, container: str, wanted: Plan) -> None:

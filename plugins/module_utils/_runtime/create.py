@@ -49,7 +49,9 @@ def create(runtime: str, call: Call, ticket: Ticket) -> int:
     if "pid" not in answer:
         created.kill()
         created.delete()
-        call.complain(answer.get("error", "The container could not be restored: its holder was killed."))
+        call.complain(
+            answer.get("error", "The container could not be restored: the process that held it ready was killed.")
+        )
         return 1
     if "pid-file" in call.options:
         temporary = call.options["pid-file"] + ".stillpoint"

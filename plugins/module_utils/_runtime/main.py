@@ -48,9 +48,13 @@ def _start(call: calls.Call) -> int:
             answer = answers.read(connection.detach())
         except OSError as e:
             answer = {
-                "error": f"The container could not be restored: its holder is gone ({e.strerror}). Restore it again."
+                "error": f"The container could not be restored: the process that held it ready is gone ({e.strerror}). Restore it again."
             }
     if "pid" in answer:
         return 0
-    call.complain(answer.get("error", "The container could not be restored: its holder was killed. Restore it again."))
+    call.complain(
+        answer.get(
+            "error", "The container could not be restored: the process that held it ready was killed. Restore it again."
+        )
+    )
     return 1

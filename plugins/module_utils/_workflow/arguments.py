@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
 
 from ansible.module_utils.common.respawn import has_respawned, probe_interpreters_for_module, respawn_module
@@ -39,12 +39,10 @@ def find_libraries(*names: str) -> None:
     Libraries such as pycriu come with the distribution's Python only. Returns when all are here, or nowhere: then the
     import that needs one says so.
     """
-    try:
-        for name in names:
-            importlib.import_module(name)
-    except ImportError:
-        if not has_respawned():
-            here = [path for path in _INTERPRETERS if os.path.exists(path)]
-            interpreter = probe_interpreters_for_module(here, names[0])
-            if interpreter:
-                respawn_module(interpreter)
+    # Looked for, not imported: loading them takes longer than many a dump.
+    if all(importlib.util.find_spec(name) for name in names) or has_respawned():
+        return
+    here = [path for path in _INTERPRETERS if os.path.exists(path)]
+    interpreter = probe_interpreters_for_module(here, names[0])
+    if interpreter:
+        respawn_module(interpreter)

@@ -10,6 +10,7 @@ import json
 import os
 import time
 import urllib.error
+from concurrent.futures import ThreadPoolExecutor
 
 from ansible.module_utils.urls import open_url
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import manifest, preflight, store
@@ -85,6 +86,23 @@ class Restore:
             CheckpointError, EngineError: it cannot.
         """
         begun = time.monotonic()
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            found = pool.submit(manifest.problems, self.entry.path, self.record)  # beside the engine's answers
+            self._look()
+            problems = found.result()
+        for volume in self.volumes:
+            name = os.path.relpath(volume["archive"], self.entry.path)
+            if name not in self.record["files"]:
+                problems.append(f"{name} is not among its recorded files")
+        if problems:
+            raise CheckpointError(
+                f"The checkpoint {self.entry.path} was damaged or tampered with: {'; '.join(problems[:5])}. "
+                "Nothing was restored. Use another checkpoint, or bring this one's files back from where you copied it."
+            )
+        self.timings["prepare_ms"] = (time.monotonic() - begun) * 1000
+
+    def _look(self) -> None:
+        """Find out whether this host can take the container."""
         self.executable = save.executable(self.parameters["criu_executable"])
         preflight.check_criu(self.executable)
         self._check_cpu()
@@ -106,17 +124,6 @@ class Restore:
             ignore_static_mac=self.parameters["ignore_static_mac"],
         )
         self.plan = self.engine.plan(self.record["record"], wishes, self.volumes)
-        problems = manifest.problems(self.entry.path, self.record)
-        for volume in self.volumes:
-            name = os.path.relpath(volume["archive"], self.entry.path)
-            if name not in self.record["files"]:
-                problems.append(f"{name} is not among its recorded files")
-        if problems:
-            raise CheckpointError(
-                f"The checkpoint {self.entry.path} was damaged or tampered with: {'; '.join(problems[:5])}. "
-                "Nothing was restored. Use another checkpoint, or bring this one's files back from where you copied it."
-            )
-        self.timings["prepare_ms"] = (time.monotonic() - begun) * 1000
 
     def _check_cpu(self) -> None:
         here = features.cpu_features()
