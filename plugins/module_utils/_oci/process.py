@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
+_SHORT_SLEEP = 60  # seconds
 
 
 def tree(pid: int) -> list[int]:
@@ -128,7 +128,7 @@ def io_uring_users(pids: list[int]) -> list[int]:
 
 
 def early_wakers(pids: list[int]) -> list[int]:
-    """Return those of the pids that run BusyBox's ``sleep``.
+    """Return those of the pids that run BusyBox's ``sleep`` for longer than the pause of a loop.
 
     CRIU, like a signal, ends a timed sleep of the kernel early. Programs go back to sleep then; this one ends.
     """
@@ -136,8 +136,10 @@ def early_wakers(pids: list[int]) -> list[int]:
     for pid in pids:
         try:
             with open(f"/proc/{pid}/cmdline", "rb") as f:
-                name = os.path.basename(f.read().partition(b"\0")[0])
-            if name == b"sleep" and "busybox" in os.readlink(f"/proc/{pid}/exe"):
+                program, *durations = f.read().rstrip(b"\0").split(b"\0")
+            if os.path.basename(program) != b"sleep" or "busybox" not in os.readlink(f"/proc/{pid}/exe"):
+                continue
+            if not all(duration.isdigit() and int(duration) <= _SHORT_SLEEP for duration in durations):
                 found.append(pid)
         except OSError:
             continue
