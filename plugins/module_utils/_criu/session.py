@@ -12,6 +12,7 @@ from __future__ import annotations
 import array
 import importlib.util
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     NotifyHandler = Callable[[str, Optional[int], list[int]], bool]
 
 _MESSAGE_BYTES = 1 << 20
+_WATCH_SECONDS = 1.0
 _RPC_MODULE = "pycriu.rpc_pb2"
 
 
@@ -149,6 +151,10 @@ class Session:
     def _receive(self) -> tuple[Any, list[int]]:
         descriptors = array.array("i")
         try:
+            # No end of file tells of CRIU's death while what it has forked, say the tree being restored, holds its end.
+            while not select.select([self.socket], [], [], _WATCH_SECONDS)[0]:
+                if self.process.poll() is not None:
+                    raise self._dead()
             data, ancillary, _flags, _address = self.socket.recvmsg(
                 _MESSAGE_BYTES, socket.CMSG_SPACE(4 * descriptors.itemsize)
             )

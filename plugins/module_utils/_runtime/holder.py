@@ -202,7 +202,7 @@ class Holder:
             if listener in ready:
                 self._starter = listener.accept()[0]
                 return True
-            if criu.socket in ready:
+            if criu.socket in ready or criu.process.poll() is not None:
                 raise Abandoned("CRIU ended before the container was started")
             if not process.alive(self.pid) or not self.placeholder.exists():
                 raise Abandoned("the container was removed before it was started")
@@ -269,6 +269,8 @@ class Holder:
             except OSError:
                 pass
         reason = str(error) or type(error).__name__
+        if isinstance(error, CriuError) and error.died:
+            reason += ". Look for the out-of-memory killer in the kernel's log, then restore it again"
         return f"{start}: {reason}. CRIU's log, if it got that far: {log}"
 
 
