@@ -16,6 +16,8 @@ import sys
 from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import answers, places
 from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import call as calls
 
+_GONE = "The container could not be restored: the process that held it ready was killed"
+
 
 def main() -> None:
     """Serve one call. The environment variable STILLPOINT_RUNTIME holds the path of the stock runtime."""
@@ -47,14 +49,8 @@ def _start(call: calls.Call) -> int:
             connection.connect(places.control(call.container_id))
             answer = answers.read(connection.detach())
         except OSError as e:
-            answer = {
-                "error": f"The container could not be restored: the process that held it ready is gone ({e.strerror}). Restore it again."
-            }
+            answer = {"error": f"{_GONE} ({e.strerror}). Restore it again."}
     if "pid" in answer:
         return 0
-    call.complain(
-        answer.get(
-            "error", "The container could not be restored: the process that held it ready was killed. Restore it again."
-        )
-    )
+    call.complain(answer.get("error", f"{_GONE}. Restore it again."))
     return 1
