@@ -53,7 +53,7 @@ def test_one_of_two_is_unknown(victim: Victim) -> None:
     """A misspelt name must not lead to half a fleet being saved."""
     sandbox, container = victim
     with harmless(sandbox, container):
-        refusal(sandbox.checkpoint, [container.name, "no-such-one"], says=("no container no-such-one",))  # type: ignore[arg-type]
+        refusal(sandbox.checkpoint, [container.name, "no-such-one"], says=("no container no-such-one",))
         assert sandbox.checkpoints_of(container.name) == []
 
 
