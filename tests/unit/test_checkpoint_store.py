@@ -262,6 +262,14 @@ def test_problems(saved, case):
         assert manifest.problems(saved, manifest.read(saved), data=False) == []
 
 
+def test_a_run_killed_while_it_added_the_times_leaves_a_good_checkpoint(saved):
+    """The container is ended after the commit; what CRIU and the run write from then on must not spoil it."""
+    for name in ("stats-dump", "container.json.tmp"):
+        with open(os.path.join(saved, name), "w") as f:
+            f.write("half")
+    assert manifest.problems(saved, manifest.read(saved)) == []
+
+
 def test_logs_and_crius_link_to_a_pre_dump_may_come_and_go(saved):
     os.unlink(f"{saved}/dump.log")
     with open(f"{saved}/restore.log", "w") as f:

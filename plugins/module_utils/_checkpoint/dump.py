@@ -117,9 +117,12 @@ class Dump:
                 "End it by hand, or take another checkpoint."
             )
         written_since = os.path.join(self.final, "stats-dump")
-        if os.path.exists(written_since):
-            os.chmod(written_since, 0o600)
-        manifest.write(self.final, self._record(self.final))
+        try:
+            if os.path.exists(written_since):
+                os.chmod(written_since, 0o600)
+            manifest.write(self.final, self._record(self.final))
+        except OSError:
+            pass  # the manifest that is there lacks the times, nothing that a restore needs
 
     def _pre_dump(self) -> str | None:
         """Copy the memory while the container runs; return the folder relative to the images, None if impossible."""

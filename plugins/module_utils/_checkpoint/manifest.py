@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 FILE = "container.json"
 FORMAT = 1
-# Written after the manifest, or again at each restore.
-_UNSUMMED = {FILE, "dump.log", "restore.log"}
+# Written after the manifest, or again at each restore; the statistics and a new manifest when a container has been
+# ended, and a run that is killed just then must leave a checkpoint that can be restored.
+_UNSUMMED = {FILE, FILE + ".tmp", "dump.log", "restore.log", "stats-dump"}
 # The only link in a checkpoint: CRIU's way from its images to those of a pre-dump.
 _LINKS = {"checkpoint/parent": "../pre-dump"}
 # What listing and verifying read of it.

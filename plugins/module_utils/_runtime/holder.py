@@ -231,12 +231,8 @@ class Holder:
     def _clean(self, *, failed: bool) -> None:
         if self._criu is not None:
             self._criu.close()
-        if failed and self.pid:
-            try:
-                os.kill(self.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         if failed:
+            self._kill_restored()
             self._unsilence()  # the namespace may be another container's
         try:
             kernel.detach_mount(self.root)
@@ -253,6 +249,17 @@ class Holder:
             try:
                 os.rmdir(path) if name == "root" else os.unlink(path)
             except OSError:
+                pass
+
+    def _kill_restored(self) -> None:
+        pids = {self.pid} if self.pid else set()
+        for folder in self.placeholder.cgroups:
+            if self.ticket.container_id in folder:  # never a group that the container shares with others
+                pids.update(cgroup.members(folder))
+        for pid in pids:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
                 pass
 
     def _explain(self, error: BaseException) -> str:
