@@ -164,6 +164,9 @@ checkpoint:
     statistics:
       description: CRIU's own statistics, times in microseconds.
       type: dict
+    needed_bytes:
+      description: In check mode, how much room the checkpoint may need.
+      type: int
     warnings:
       description: What was not saved.
       type: list

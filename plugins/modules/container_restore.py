@@ -164,6 +164,10 @@ prepare_ms:
   description: Milliseconds that the checks before the first change took, checksums of the checkpoint among them.
   returned: changed and not check mode
   type: float
+statistics:
+  description: CRIU's own statistics of the restore, times in microseconds.
+  returned: changed and not check mode
+  type: dict
 actions:
   description: What was done, or in check mode would be done.
   returned: always
@@ -212,7 +216,7 @@ def main() -> None:
                 result["actions"] = [f"would restore {work.new_name} from {work.entry.path}"]
             else:
                 result["container"] = work.run()
-                result.update(verification=work.verification, actions=work.actions)
+                result.update(verification=work.verification, actions=work.actions, statistics=work.statistics)
                 result.update({name: round(value, 3) for name, value in work.timings.items()})
         elif not module.check_mode:
             result["container"] = found

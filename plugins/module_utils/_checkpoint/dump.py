@@ -314,11 +314,7 @@ class Dump:
         if error.died:
             netlock.clear(self.target.pid)
         log = os.path.join(self.partial.path, LOG)
-        try:
-            with open(log, encoding="utf-8", errors="replace") as f:
-                text = f.read()
-        except OSError:
-            text = ""
+        text = diagnosis.read_log(log)
         kept = self.partial.discard()
         running = (
             "The container is still running and nothing was saved."

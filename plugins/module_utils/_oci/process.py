@@ -139,11 +139,18 @@ def early_wakers(pids: list[int]) -> list[int]:
                 program, *durations = f.read().rstrip(b"\0").split(b"\0")
             if os.path.basename(program) != b"sleep" or "busybox" not in os.readlink(f"/proc/{pid}/exe"):
                 continue
-            if not all(duration.isdigit() and int(duration) <= _SHORT_SLEEP for duration in durations):
+            if not all(_is_short(duration) for duration in durations):
                 found.append(pid)
         except OSError:
             continue
     return found
+
+
+def _is_short(duration: bytes) -> bool:
+    try:
+        return float(duration) <= _SHORT_SLEEP
+    except ValueError:
+        return False  # with a unit, such as 5m
 
 
 def traced(pids: list[int]) -> dict[int, int]:

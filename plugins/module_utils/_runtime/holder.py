@@ -269,12 +269,9 @@ class Holder:
             # Here, not above: its tables would make every restore that succeeds wait.
             from ansible_collections.stillpoint.criu.plugins.module_utils._criu import diagnosis
 
-            try:
-                with open(log, encoding="utf-8", errors="replace") as f:
-                    found = diagnosis.diagnose(f.read(), operation="restore", kernel=os.uname().release)
-                return f"{start}. {found.message(log)}"
-            except OSError:
-                pass
+            text = diagnosis.read_log(log)
+            found = diagnosis.diagnose(text, operation="restore", kernel=os.uname().release)
+            return f"{start}. {found.message(log)}"
         reason = str(error) or type(error).__name__
         if isinstance(error, CriuError) and error.died:
             reason += ". Look for the out-of-memory killer in the kernel's log, then restore it again"

@@ -15,10 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from ansible.module_utils.urls import open_url
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import manifest, preflight, store
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError, Refused
-from ansible_collections.stillpoint.criu.plugins.module_utils._criu import features
+from ansible_collections.stillpoint.criu.plugins.module_utils._criu import features, statistics
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.docker_create import Wishes
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
 from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import create as runtime
+from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import places
 from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import ticket as tickets
 from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import engines, save
 
@@ -65,6 +66,7 @@ class Restore:
         self.warnings: list[str] = []
         self.actions: list[str] = []
         self.timings: dict[str, float] = {}
+        self.statistics: dict[str, Any] = {}
 
     def running(self) -> dict[str, Any] | None:
         """Return the container's summary if it already runs from this very checkpoint."""
@@ -167,6 +169,7 @@ class Restore:
                 raise CheckpointError(f"{e}\n{left}") from e
             raise
         finally:
+            self._read_statistics(places.folder(container))
             tickets.remove(container)
             runtime.forget(container)
         found = self.engine.summary(container) or {}
@@ -196,6 +199,12 @@ class Restore:
             volumes=self.volumes,
             options=options,
         )
+
+    def _read_statistics(self, folder: str) -> None:
+        try:
+            self.statistics = dict(statistics.read_restore(folder))
+        except (OSError, ValueError):
+            pass  # it did not get that far
 
     def _verify(self, container: str) -> dict[str, bool]:
         """Check the restored container until all is well or ``wait_timeout`` is over.

@@ -79,7 +79,9 @@ def run(parameters: dict[str, Any], options: dict[str, Any], *, check: bool) -> 
                 store.check_free(path, target.name, name)
                 outcome.checkpoint = {"name": name, "container": {"id": target.container_id, "name": target.name}}
                 outcome.checkpoint.update(
-                    path=f"{path}/{target.name}/{name}", warnings=[*target.warnings, *facts.warnings]
+                    path=f"{path}/{target.name}/{name}",
+                    needed_bytes=facts.needed_bytes,
+                    warnings=[*target.warnings, *facts.warnings],
                 )
             else:
                 outcome.checkpoint = summary(dump.take(target, chosen, path, name, facts))
