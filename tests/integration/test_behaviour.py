@@ -58,6 +58,19 @@ def test_layout(sandbox: Sandbox) -> None:
     ]
 
 
+def test_container_in_the_network_of_another(sandbox: Sandbox) -> None:
+    """It goes back into the other one's network, whose names and ports are not its own to set."""
+    owner = counter(sandbox, "owner")
+    container = counter(sandbox, "guest", "--network", f"container:{owner.name}")
+    sandbox.checkpoint(container.name, leave_running=False)
+    last = container.ticks()[-1]
+    container.docker("rm", container.name)
+    sandbox.restore(container.name, new_name=container.name)
+    container.wait_for_ticks(2)
+    assert container.ticks()[0] == last + 1
+    owner.wait_for_ticks(1)
+
+
 def test_selection(sandbox: Sandbox) -> None:
     """Several names, and labels: a key, a key with its value, and all of them at once."""
     key, prefix = sandbox.docker.name("key"), sandbox.docker.prefix

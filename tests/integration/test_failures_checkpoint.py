@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from harness.controller import Controller
-from harness.dockerhost import APPS, TICKER, Container
+from harness.dockerhost import APPS, BUSYBOX, TICKER, Container
 from harness.harmless import LARGE_MIB, harmless, logs_of_failures, refusal, start_large_server, start_server, strike
 from harness.sandbox import Sandbox
 from stillpoint_lab.api import Lab
@@ -76,6 +76,14 @@ def test_paused_container(sandbox: Sandbox) -> None:
     finally:
         container.docker("unpause", container.name)
     container.wait_for_ticks(1)
+
+
+def test_container_that_only_sleeps(sandbox: Sandbox) -> None:
+    """A checkpoint would end it: BusyBox takes CRIU's interruption for a signal."""
+    container = sandbox.docker.start("sleeper", BUSYBOX, ["sleep", "1000"])
+    with harmless(sandbox):
+        refusal(sandbox.checkpoint, container.name, says=("nothing but BusyBox's sleep", "ends", "make it again"))
+        assert container.state()["Status"] == "running"
 
 
 BAD_OPTIONS: list[tuple[dict[str, Any], tuple[str, ...]]] = [
