@@ -278,7 +278,8 @@ def files() -> None:
             "the added file": open("/opt/added/link", "rb").read() == ADDED,
             "its attributes": os.getxattr("/opt/added/twin", "user.colour") == b"blue",
             "its owner and mode": (status.st_uid, status.st_gid, status.st_mode & 0o7777) == (1234, 4321, 0o640),
-            "its second name": os.stat("/opt/added/twin").st_ino == status.st_ino and status.st_nlink == 2,
+            # Twice: of two looks, a checkpoint may fall in between, and a restored file has another inode number.
+            "its second name": is_linked() or is_linked(),
             "the fifo": os.path.exists("/opt/added/fifo") and not os.path.isfile("/opt/added/fifo"),
             "the deleted file": not os.path.exists("/etc/host.conf"),
             "the folder made anew": os.listdir("/etc/cron.daily") == ["only"],
@@ -287,6 +288,12 @@ def files() -> None:
         return ", ".join(what for what, right in facts.items() if not right)
 
     checks.append(check)
+
+
+def is_linked() -> bool:
+    """Whether the added file and its twin are one."""
+    file, twin = os.stat("/opt/added/deep/file"), os.stat("/opt/added/twin")
+    return file.st_ino == twin.st_ino and file.st_nlink == 2
 
 
 def main() -> None:
