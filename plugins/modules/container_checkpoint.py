@@ -87,7 +87,7 @@ options:
     type: str
     default: 1G
 extends_documentation_fragment:
-  - stillpoint.criu.docker
+  - stillpoint.criu.engine
 attributes:
   check_mode:
     description: Can run in check mode and predict changes without making them.

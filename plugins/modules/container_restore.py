@@ -86,7 +86,7 @@ options:
     type: int
     default: 60
 extends_documentation_fragment:
-  - stillpoint.criu.docker
+  - stillpoint.criu.engine
 attributes:
   check_mode:
     description: Can run in check mode and predict changes without making them.

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine import docker_create
-from ansible_collections.stillpoint.criu.plugins.module_utils._engine.docker_create import Wishes
+from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base import Created, Portable, Saved, Wishes
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
 
 INSPECT = json.loads((Path(__file__).parent / "data" / "docker" / "inspect.json").read_text())
@@ -31,6 +31,8 @@ class NotFound(Exception):
 
 class Daemon:
     """What a Docker daemon holds, and what it was asked to make."""
+
+    NAME = "docker"
 
     def __init__(self):
         self.known_containers = {}
@@ -109,7 +111,8 @@ def taken_port():
 
 
 def plan(daemon, record, volumes=(), **wishes):
-    return docker_create.plan(daemon, record, Wishes(name="web-restored", **wishes), list(volumes))
+    saved = Saved("docker", record["inspect"]["Id"], "web", record, Portable("", ""), {}, list(volumes))
+    return docker_create.plan(daemon, saved, Wishes(name="web-restored", **wishes))
 
 
 def endpoints(planned):
@@ -353,7 +356,7 @@ def test_old_api(daemon, record, version):
     assert endpoints(planned) == {"front": {"Aliases": ["www"], "IPAMConfig": {"IPv4Address": "10.9.1.7"}}}
     assert planned.config["MacAddress"] == FRONT_MAC
     assert set(planned.later) == {"back"}
-    assert docker_create.create(daemon, planned) == ("new", [])
+    assert docker_create.create(daemon, planned) == Created("new", [])
     assert daemon.made[1] == (
         "connect",
         ("new", "back"),
@@ -377,7 +380,7 @@ CHOSEN = (
 
 def test_a_network_that_takes_no_address(daemon, record):
     daemon.refusals = [CHOSEN]
-    assert docker_create.create(daemon, plan(daemon, record)) == ("new", ["front"])
+    assert docker_create.create(daemon, plan(daemon, record)) == Created("new", ["front"])
     first, second = (made[1]["NetworkingConfig"]["EndpointsConfig"] for made in daemon.made)
     assert "IPAMConfig" in first["front"]
     assert "IPAMConfig" not in second["front"]

@@ -34,7 +34,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.target import Target
+    from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.target import Target, Volume
 
 LOG = "dump.log"
 PRE_DUMP = "pre-dump"
@@ -86,6 +86,9 @@ class Dump:
             CheckpointError: nothing was saved and the container runs on (or the message says otherwise).
         """
         parent = self._pre_dump() if self.options.pre_dump else None
+        for volume in self.target.volumes:
+            if volume.kind == "file":  # the engine's, not the container's: they need not wait for the freeze
+                tree.pack_file(volume.source, self._archive(volume))
         begun = time.monotonic()
         try:
             with session.Session(self.options.executable, preexec=_hurry) as criu:
@@ -171,10 +174,14 @@ class Dump:
                 self.rootfs_bytes = rootfs.save(self.facts.layers, self.partial.path).size_bytes
             if not self.options.ignore_volumes:
                 for volume in self.target.volumes:
-                    tree.pack(volume.source, os.path.join(self.partial.volumes, volume.name + ".tar"))
+                    if volume.kind != "file":
+                        tree.pack(volume.source, self._archive(volume))
         except (OSError, rootfs.RootfsError, tree.TreeError) as e:
             self._failure = e
         self.timings["files_ms"] = _ms(begun)
+
+    def _archive(self, volume: Volume) -> str:
+        return os.path.join(self.partial.volumes, volume.name + ".tar")
 
     def _commit_and_stop(self) -> bool:
         """Complete the checkpoint, then end the container, all while CRIU holds it and its network still."""
@@ -250,6 +257,7 @@ class Dump:
             "engine": self.target.engine,
             "container": {"id": self.target.container_id, "name": self.target.name},
             "record": self.target.record,
+            "portable": self.target.portable,
             "criu": {"version": self.facts.criu_version, "network_lock": self.facts.network_lock},
             "kernel": os.uname().release,
             "cpu": self.facts.cpu,
@@ -257,7 +265,11 @@ class Dump:
             "external_mounts": self.facts.external_mounts,
             "descriptors": self.facts.descriptors,
             "network_namespace": self.facts.own_network,
-            "volumes": [] if self.options.ignore_volumes else [asdict(volume) for volume in self.target.volumes],
+            "volumes": [
+                asdict(volume)
+                for volume in self.target.volumes
+                if volume.kind == "file" or not self.options.ignore_volumes
+            ],
             "rootfs": {"saved": self.facts.layers is not None, "size_bytes": self.rootfs_bytes},
             "established_tcp": any(name.startswith(f"{store.IMAGES}/tcp-stream-") for name in files),
             "timings": {name: round(value, 3) for name, value in self.timings.items()},

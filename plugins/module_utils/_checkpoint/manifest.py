@@ -24,6 +24,20 @@ _UNSUMMED = {FILE, FILE + ".tmp", "dump.log", "restore.log", "stats-dump"}
 _LINKS = {"checkpoint/parent": "../pre-dump"}
 # What listing and verifying read of it.
 _NEEDED = {"id": str, "created": str, "files": dict, "size_bytes": int}
+# What a restore reads besides.
+_NEEDED_TO_RESTORE = {
+    "engine": str,
+    "container": dict,
+    "record": dict,
+    "portable": dict,
+    "options": dict,
+    "criu": dict,
+    "cpu": dict,
+    "external_mounts": list,
+    "descriptors": list,
+    "network_namespace": bool,
+    "volumes": list,
+}
 _BLOCK = 1 << 20
 
 
@@ -40,12 +54,25 @@ def read(folder: str) -> dict[str, Any]:
         raise ValueError("it is not a checkpoint's manifest")
     if record["format"] > FORMAT:
         raise ValueError(f"it has the format {record['format']}, this collection reads up to {FORMAT}: update it")
-    for key, kind in _NEEDED.items():
-        if not isinstance(record.get(key), kind):
-            raise ValueError(f"its field {key!r} is missing or of the wrong type")
+    _check_fields(record, _NEEDED)
     if not all(isinstance(entry, dict) and {"size", "sha256"} <= set(entry) for entry in record["files"].values()):
         raise ValueError("its field 'files' lacks sizes or sums")
     return record
+
+
+def check_restorable(record: dict[str, Any]) -> None:
+    """Make sure that a manifest has all that a restore reads of it.
+
+    Raises:
+        ValueError: it has not.
+    """
+    _check_fields(record, _NEEDED_TO_RESTORE)
+
+
+def _check_fields(record: dict[str, Any], needed: dict[str, type]) -> None:
+    for key, kind in needed.items():
+        if not isinstance(record.get(key), kind):
+            raise ValueError(f"its field {key!r} is missing or of the wrong type")
 
 
 def write(folder: str, record: dict[str, Any]) -> None:

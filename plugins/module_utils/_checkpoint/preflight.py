@@ -95,7 +95,7 @@ def examine(target: Target, options: Options, path: str) -> Facts:
     warnings = _exec_sessions(target, pids) + _early_wakers(pids)
     needed = process.resident_bytes(pids) + (tree.size(layers.upper) if layers and layers.upper else 0)
     if not options.ignore_volumes:
-        needed += sum(tree.size(volume.source) for volume in target.volumes)
+        needed += sum(tree.size(volume.source) for volume in target.volumes if volume.kind != "file")
     _check_space(path, needed)
     return Facts(
         criu_version=version,

@@ -20,7 +20,7 @@ class Volume:
     name: str  # of the archive, without .tar
     destination: str  # in the container
     source: str  # on the host
-    kind: str  # volume, bind or shm
+    kind: str  # volume, bind, shm, or file: a single file that the engine, not the user, mounts
 
 
 @dataclass
@@ -34,6 +34,9 @@ class Target:
     bundle: str  # folder of config.json
     config: dict[str, Any]  # the OCI runtime specification
     stop: Callable[[], None]  # ends the container at once, without its restart policy starting it again
-    record: dict[str, Any]  # what the engine needs to make the container again; goes into the manifest
+    # What this engine needs to make the container again; goes into the manifest. Every engine gives "image" (with
+    # "name" and "id"), "runtime", "created" and "network_status" (that of Podman's archives).
+    record: dict[str, Any]
+    portable: dict[str, Any]  # what any other engine needs for the same
     volumes: list[Volume] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)

@@ -6,11 +6,15 @@
 from __future__ import annotations
 
 import os
-from urllib.parse import quote
 
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.target import Target, Volume
-from ansible_collections.stillpoint.criu.plugins.module_utils._engine import docker_checks, docker_create
+from ansible_collections.stillpoint.criu.plugins.module_utils._engine import (
+    docker_checks,
+    docker_create,
+    docker_portable,
+)
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError, EngineMissing
+from ansible_collections.stillpoint.criu.plugins.module_utils._engine.mounts import archive_name, engine_mounts
 from ansible_collections.stillpoint.criu.plugins.module_utils._oci import spec
 
 TYPE_CHECKING = False
@@ -18,9 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from ansible_collections.stillpoint.criu.plugins.module_utils._engine.docker_create import Plan, Wishes
+    from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base import Created, Saved, Wishes
+    from ansible_collections.stillpoint.criu.plugins.module_utils._engine.docker_create import Plan
 
-NAME = "docker"
 # Only for the first question, which names no version.
 _ANY_API = "1.40"
 # Debian's containerd, and one that dockerd started itself.
@@ -39,6 +43,8 @@ class Docker:
         EngineMissing: the Docker SDK for Python is not installed.
         EngineError: the daemon does not answer.
     """
+
+    NAME = "docker"
 
     def __init__(self, options: dict[str, Any]) -> None:
         try:
@@ -150,15 +156,17 @@ class Docker:
         bundle = self._bundle(record["Id"])
         config = spec.load(bundle)
         volumes, warnings = self._volumes(record, config, bind_mounts)
+        kept = self._record(record)
         return Target(
-            engine=NAME,
+            engine=self.NAME,
             container_id=record["Id"],
             name=name,
             pid=state["Pid"],
             bundle=bundle,
             config=config,
             stop=lambda: self.kill(record["Id"]),
-            record=self._record(record),
+            record=kept,
+            portable=docker_portable.portable(record, kept["image"], config).to_dict(),
             volumes=volumes,
             warnings=warnings,
         )
@@ -181,11 +189,11 @@ class Docker:
         for mount in record["Mounts"]:
             destination = os.path.normpath(mount["Destination"])
             if mount["Type"] == "volume":
-                volumes.append(Volume(_archive_name(destination), destination, mount["Source"], "volume"))
+                volumes.append(Volume(archive_name(destination), destination, mount["Source"], "volume"))
             elif mount["Type"] == "bind" and destination in wanted:
                 if not os.path.isdir(mount["Source"]):
                     raise EngineError(f"The bind mount {destination} is not a folder; only folders can be saved.")
-                volumes.append(Volume(_archive_name(destination), destination, mount["Source"], "bind"))
+                volumes.append(Volume(archive_name(destination), destination, mount["Source"], "bind"))
                 wanted.discard(destination)
             elif mount["Type"] == "bind":
                 warnings.append(
@@ -197,10 +205,7 @@ class Docker:
                 f"bind_mounts names {', '.join(sorted(wanted))}, which the container {record['Name'].lstrip('/')} "
                 "does not have as a bind mount."
             )
-        shm = spec.binds(config).get("/dev/shm")
-        if shm is not None and not any(volume.destination == "/dev/shm" for volume in volumes):
-            volumes.append(Volume(_archive_name("/dev/shm"), "/dev/shm", shm, "shm"))
-        return volumes, warnings
+        return volumes + engine_mounts(config, {mount["Destination"] for mount in record["Mounts"]}), warnings
 
     def _record(self, record: dict[str, Any]) -> dict[str, Any]:
         """Return what the manifest keeps of the engine's view: all that is needed to make the container again."""
@@ -247,12 +252,12 @@ class Docker:
 
     # -- what a restore calls; see the modules for arguments and errors --------------------------------------------
 
-    def plan(self, record: dict[str, Any], wishes: Wishes, volumes: list[dict[str, str]]) -> Plan:
-        """Work out how to make a recorded container again."""
-        return docker_create.plan(self, record, wishes, volumes)
+    def plan(self, saved: Saved, wishes: Wishes) -> Plan:
+        """Work out how to make a saved container again."""
+        return docker_create.plan(self, saved, wishes)
 
-    def create(self, plan: Plan) -> tuple[str, list[str]]:
-        """Create the planned container without starting it; return its id and where it loses its address."""
+    def create(self, plan: Plan) -> Created:
+        """Create the planned container without starting it."""
         return docker_create.create(self, plan)
 
     def start(self, container: str) -> None:
@@ -290,8 +295,3 @@ class Docker:
     def all_ids(self) -> list[str]:
         """Return the ids of all containers, running or not."""
         return [entry["Id"] for entry in self.call("list its containers", self.api.containers, all=True)]
-
-
-def _archive_name(destination: str) -> str:
-    """Return a file name, unlike any other mount point's, for the archive of what is mounted there."""
-    return quote(destination.strip("/"), safe="")

@@ -9,35 +9,25 @@ import copy
 import os
 import re
 import socket
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from ansible_collections.stillpoint.criu.plugins.module_utils._engine import docker_portable
+from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base import RUNTIMES, Created
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base import Saved, Wishes
     from ansible_collections.stillpoint.criu.plugins.module_utils._engine.docker import Docker
 
-RUNTIME = "stillpoint"
 # Several networks and their MAC addresses in one create call came with this version of the API.
 _API_MANY_NETWORKS = (1, 44)
 _NO_ADDRESS = ("none", "host")
 # What Docker says when a container's first process has ended between the runtime's "create" and "start".
 _ENDED_EARLY = ("cannot start a stopped process", "/ns/net")
 _OWN_SUBNET = re.compile(r"network (?P<name>[^\s:]+).*user configured subnets", re.DOTALL)
-
-
-@dataclass(frozen=True)
-class Wishes:
-    """How the new container is to differ from the recorded one."""
-
-    name: str
-    image_policy: str = "exact"  # exact: the very same image; name: whatever has the name now
-    published_ports: list[str] | None = None  # None: as recorded; else ["8080:80/tcp", "127.0.0.1:53:53/udp"]
-    networks: dict[str, str] = field(default_factory=dict)  # {recorded network: network to join instead}
-    ignore_static_ip: bool = False
-    ignore_static_mac: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,18 +41,20 @@ class Plan:
     new_volumes: list[str]  # named volumes that do not exist yet
 
 
-def plan(docker: Docker, record: dict[str, Any], wishes: Wishes, volumes: list[dict[str, str]]) -> Plan:
+def plan(docker: Docker, saved: Saved, wishes: Wishes) -> Plan:
     """Work out the create call, and refuse what the daemon would refuse later.
 
     Args:
         docker: the connection.
-        record: what :meth:`Docker.describe` put into the checkpoint.
+        saved: what the checkpoint tells.
         wishes: differences that the user wants.
-        volumes: the checkpoint's volumes that will be overwritten.
     Raises:
         EngineError: the container cannot be made here as it was.
     """
-    original = record["inspect"]
+    if saved.engine == docker.NAME:
+        original, image = saved.record["inspect"], saved.record["image"]
+    else:
+        original, image = docker_portable.foreign(saved)
     if docker.inspect(wishes.name) is not None:
         raise EngineError(
             f"A container named {wishes.name} exists on this host. Give another new_name, or remove it first: "
@@ -70,13 +62,13 @@ def plan(docker: Docker, record: dict[str, Any], wishes: Wishes, volumes: list[d
         )
     body = copy.deepcopy(original["Config"])
     host = body["HostConfig"] = copy.deepcopy(original["HostConfig"])
-    body["Image"] = _image(docker, record["image"], wishes.image_policy)
-    if docker.runtime_path(RUNTIME) is None:
+    body["Image"] = _image(docker, image, wishes.image_policy)
+    if docker.runtime_path(RUNTIMES["runc"]) is None:
         raise EngineError(
             "The restore runtime is not registered with the Docker daemon of this host. "
             "Run the role stillpoint.criu.restore_runtime on it, which restarts nothing."
         )
-    host["Runtime"] = RUNTIME
+    host["Runtime"] = RUNTIMES["runc"]
     if (host.get("NetworkMode") or "").startswith("container:"):
         # They are the other container's, and Docker refuses to hear them a second time.
         for key in ("Hostname", "Domainname", "ExposedPorts"):
@@ -86,7 +78,7 @@ def plan(docker: Docker, record: dict[str, Any], wishes: Wishes, volumes: list[d
         body["ExposedPorts"] = {**(body.get("ExposedPorts") or {}), **{port: {} for port in host["PortBindings"]}}
     _check_ports(docker, host.get("PortBindings") or {})
     _check_binds(original)
-    new_volumes = _check_volumes(docker, original, volumes)
+    new_volumes = _check_volumes(docker, original, saved.volumes)
     endpoints, lost = _endpoints(docker, original, wishes)
     body.pop("MacAddress", None)
     later: dict[str, dict[str, Any]] = {}
@@ -107,11 +99,9 @@ def plan(docker: Docker, record: dict[str, Any], wishes: Wishes, volumes: list[d
     return Plan(wishes.name, body, later, lost, new_volumes)
 
 
-def create(docker: Docker, wanted: Plan) -> tuple[str, list[str]]:
+def create(docker: Docker, wanted: Plan) -> Created:
     """Create the container without starting it.
 
-    Returns:
-        (its id, networks in which it does not get its recorded address back).
     Raises:
         EngineError: the daemon refused; nothing is left.
     """
@@ -147,7 +137,7 @@ def create(docker: Docker, wanted: Plan) -> tuple[str, list[str]]:
     except EngineError:
         remove(docker, container, wanted)
         raise
-    return container, lost
+    return Created(container, lost)
 
 
 def start(docker: Docker, container: str) -> None:

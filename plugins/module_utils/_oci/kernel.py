@@ -9,6 +9,8 @@ import ctypes
 import os
 
 CLONE_NEWCGROUP = 0x02000000
+_MS_NOSUID = 2
+_MS_NODEV = 4
 _MS_BIND = 4096
 _MS_REC = 16384
 _MNT_DETACH = 2
@@ -25,6 +27,13 @@ def _checked(result: int, what: str) -> None:
 def bind_mount(source: str, target: str) -> None:
     """Mount ``source`` with all that is mounted below it at ``target``; propagation stays as it is."""
     _checked(_libc.mount(os.fsencode(source), os.fsencode(target), None, _MS_BIND | _MS_REC, None), target)
+
+
+def mount_tmpfs(target: str, size_bytes: int = 0, mode: int = 0o755) -> None:
+    """Mount an empty file system in memory at ``target``; without a size it takes up to half of the memory."""
+    options = f"mode={mode:o}" + (f",size={size_bytes}" if size_bytes else "")
+    flags = _MS_NOSUID | _MS_NODEV
+    _checked(_libc.mount(b"tmpfs", os.fsencode(target), b"tmpfs", flags, options.encode()), target)
 
 
 def detach_mount(target: str) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _XATTR = "SCHILY.xattr."
 _FULL_BYTES = 1 << 20
+CONTENT = "content"
 
 
 class TreeError(Exception):
@@ -58,6 +59,17 @@ def pack(folder: str, archive: str, names: Iterable[str] | None = None) -> None:
         full = status.f_bavail * status.f_frsize < _FULL_BYTES
         remedy = f". The disk of {place} is full: free space, or choose another path" if full else ""
         raise TreeError(f"tar could not save {folder}: {' / '.join(words)}{remedy}")
+    os.chmod(archive, 0o600)
+
+
+def pack_file(path: str, archive: str) -> None:
+    """Write one regular file into a new tar archive, as its only member ``CONTENT``.
+
+    Raises:
+        OSError: it cannot be read or written.
+    """
+    with tarfile.open(archive, "w", dereference=True) as tar:
+        tar.add(path, CONTENT)
     os.chmod(archive, 0o600)
 
 

@@ -64,14 +64,14 @@ def create(runtime: str, call: Call, ticket: Ticket) -> int:
 def forget(container_id: str) -> None:
     """Remove what an earlier restore of that container left."""
     folder = places.folder(container_id)
-    root = os.path.join(folder, "root")
-    try:
-        kernel.detach_mount(root)
-    except OSError:
-        pass  # nothing is mounted there
-    try:
-        os.rmdir(root)  # not rmtree: if that is still a mount, below it lie a container's files
-    except FileNotFoundError:
-        pass
+    for place in (places.root(container_id), places.staged(container_id)):
+        try:
+            kernel.detach_mount(place)
+        except OSError:
+            pass  # nothing is mounted there
+        try:
+            os.rmdir(place)  # not rmtree: if that is still a mount, below it lie a container's files
+        except FileNotFoundError:
+            pass
     if os.path.isdir(folder):
         shutil.rmtree(folder)

@@ -30,7 +30,7 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._oci import (
     spec,
     tree,
 )
-from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import places
+from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import places, staging
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Holder:
         self.call = call
         self.placeholder = placeholder
         self.folder = places.folder(ticket.container_id)
-        self.root = os.path.join(self.folder, "root")
+        self.root = places.root(ticket.container_id)
         self.terminal = "console-socket" in call.options
         self.pid = 0
         self._answer: int | None = answer
@@ -94,12 +94,17 @@ class Holder:
         config = spec.load(bundle)
         root = spec.rootfs(bundle, config)
         rootfs.apply(self.ticket.checkpoint, root)
-        sources = self._mount_sources(config)
+        there = spec.binds(config)
+        lacking = staging.needed(self.ticket, there)
+        sources = self._mount_sources(config, lacking)
         for volume in self.ticket.volumes:
-            source = spec.binds(config).get(volume["destination"])
+            source = there.get(volume["destination"])
+            if volume["kind"] == "file" or volume in lacking:
+                continue  # the new engine has its own, or it is staged
             if source is None:
                 raise rootfs.RootfsError(f"the new container mounts nothing at {volume['destination']}")
             tree.unpack(volume["archive"], source, empty_first=True)
+        sources.update(staging.stage(self.ticket, lacking))
         os.mkdir(self.root, 0o700)
         kernel.bind_mount(root, self.root)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -124,10 +129,10 @@ class Holder:
 
         return move_in
 
-    def _mount_sources(self, config: dict[str, Any]) -> dict[str, str]:
-        sources, missing = spec.mount_sources(
-            self.ticket.external_mounts, config, mountinfo.read(self.placeholder.pid), mountinfo.read()
-        )
+    def _mount_sources(self, config: dict[str, Any], staged: list[dict[str, str]]) -> dict[str, str]:
+        elsewhere = {volume["destination"] for volume in staged}
+        wanted = [target for target in self.ticket.external_mounts if target not in elsewhere]
+        sources, missing = spec.mount_sources(wanted, config, mountinfo.read(self.placeholder.pid), mountinfo.read())
         for target in list(missing):
             if target.startswith(("/proc/", "/sys/")):  # a file that is masked on the source's kernel only
                 sources[target] = os.devnull
@@ -234,20 +239,21 @@ class Holder:
         if failed:
             self._kill_restored()
             self._unsilence()  # the namespace may be another container's
-        try:
-            kernel.detach_mount(self.root)
-        except OSError:
-            pass  # it was not mounted yet
+        for place in (self.root, places.staged(self.ticket.container_id)):
+            try:
+                kernel.detach_mount(place)
+            except OSError:
+                pass  # it was not mounted yet
         log = os.path.join(self.folder, LOG)
         try:
             shutil.copyfile(log, os.path.join(self.ticket.checkpoint, LOG))
             os.chmod(os.path.join(self.ticket.checkpoint, LOG), 0o600)
         except OSError:
             pass  # a checkpoint on a read-only place; the log stays in the restore's own folder
-        for name in (places.CONTROL, "console", "root"):
+        for name in (places.CONTROL, "console", "root", "staged"):
             path = os.path.join(self.folder, name)
             try:
-                os.rmdir(path) if name == "root" else os.unlink(path)
+                os.rmdir(path) if name in ("root", "staged") else os.unlink(path)
             except OSError:
                 pass
 

@@ -18,6 +18,16 @@ def folder(container_id: str) -> str:
     return os.path.join(RESTORES, container_id)
 
 
+def root(container_id: str) -> str:
+    """Return where the root file system is mounted for CRIU."""
+    return os.path.join(folder(container_id), "root")
+
+
+def staged(container_id: str) -> str:
+    """Return where files lie that the new container lacks and the restored processes need."""
+    return os.path.join(folder(container_id), "staged")
+
+
 def control(container_id: str) -> str:
     """Return the socket on which the holder of a restore waits for ``start``."""
     return os.path.join(folder(container_id), CONTROL)

@@ -36,7 +36,9 @@ class Ticket:
     network_namespace: bool  # the container had a network namespace of its own
     external_mounts: list[str]
     descriptors: list[str]
-    volumes: list[dict[str, str]] = field(default_factory=list)  # {"archive": path, "destination": in the container}
+    # {"archive": path, "destination": in the container, "kind": volume, bind, shm or file}
+    volumes: list[dict[str, str]] = field(default_factory=list)
+    shm_bytes: int = 0  # size of a /dev/shm that the new container lacks; 0: the kernel's default
     options: dict[str, bool] = field(default_factory=dict)  # fields of criu_opts
 
 

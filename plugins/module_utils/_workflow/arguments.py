@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _INTERPRETERS = ["/usr/bin/python3", "/usr/libexec/platform-python", "/usr/bin/python"]
 
 ENGINE: dict[str, dict[str, Any]] = {
-    "engine": {"type": "str", "choices": list(engines.ENGINES), "default": engines.ENGINES[0]},
+    "engine": {"type": "str", "choices": list(engines.ENGINES)},
     "criu_executable": {"type": "str", "default": "criu"},
     "timeout": {"type": "int", "default": 60},
     "docker_host": {"type": "str", "default": "unix:///var/run/docker.sock"},

@@ -16,7 +16,7 @@ from ansible.module_utils.urls import open_url
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import manifest, preflight, store
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError, Refused
 from ansible_collections.stillpoint.criu.plugins.module_utils._criu import features, statistics
-from ansible_collections.stillpoint.criu.plugins.module_utils._engine.docker_create import Wishes
+from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base import Portable, Saved, Wishes
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
 from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import create as runtime
 from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import places
@@ -26,6 +26,8 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import e
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base import Created
 
 # Which checkpoint a container runs from; not a label, since a label would make it differ from the original.
 RECORDS = "/var/lib/stillpoint/restored"
@@ -61,12 +63,20 @@ class Restore:
         self.parameters = parameters
         self.entry = store.find(parameters["path"], parameters["name"], parameters["checkpoint_name"])
         self.record: dict[str, Any] = self.entry.manifest or {}
+        try:
+            manifest.check_restorable(self.record)
+        except ValueError as e:
+            raise CheckpointError(f"The checkpoint {self.entry.path} cannot be restored: {e}.") from e
         self.new_name = store.check_name(parameters["new_name"] or f"{self.entry.container}-restored", "container")
-        self.engine = engines.connect(parameters["engine"], parameters)
+        self.engine = engines.connect(parameters["engine"] or self.record["engine"], parameters)
         self.warnings: list[str] = []
         self.actions: list[str] = []
         self.timings: dict[str, float] = {}
         self.statistics: dict[str, Any] = {}
+
+    @property
+    def _records(self) -> str:
+        return os.path.join(RECORDS, self.engine.NAME)
 
     def running(self) -> dict[str, Any] | None:
         """Return the container's summary if it already runs from this very checkpoint."""
@@ -74,7 +84,7 @@ class Restore:
         if found is None or found["status"] != "running":
             return None
         try:
-            with open(os.path.join(RECORDS, found["id"] + ".json"), encoding="utf-8") as f:
+            with open(os.path.join(self._records, found["id"] + ".json"), encoding="utf-8") as f:
                 record = json.load(f)
         except (OSError, ValueError):
             return None
@@ -108,15 +118,15 @@ class Restore:
         self.executable = save.executable(self.parameters["criu_executable"])
         preflight.check_criu(self.executable)
         self._check_cpu()
-        self.volumes = []
-        if not self.parameters["ignore_volumes"]:
-            self.volumes = [
-                {
-                    "archive": os.path.join(self.entry.path, store.VOLUMES, volume["name"] + ".tar"),
-                    "destination": volume["destination"],
-                }
-                for volume in self.record["volumes"]
-            ]
+        self.volumes = [
+            {
+                "archive": os.path.join(self.entry.path, store.VOLUMES, volume["name"] + ".tar"),
+                "destination": volume["destination"],
+                "kind": volume["kind"],
+            }
+            for volume in self.record["volumes"]
+            if volume["kind"] == "file" or not self.parameters["ignore_volumes"]
+        ]
         wishes = Wishes(
             name=self.new_name,
             image_policy=self.parameters["image_policy"],
@@ -125,7 +135,18 @@ class Restore:
             ignore_static_ip=self.parameters["ignore_static_ip"],
             ignore_static_mac=self.parameters["ignore_static_mac"],
         )
-        self.plan = self.engine.plan(self.record["record"], wishes, self.volumes)
+        with open(os.path.join(self.entry.path, "spec.dump"), encoding="utf-8") as f:
+            config = json.load(f)
+        self.saved = Saved(
+            engine=self.record["engine"],
+            container_id=self.record["container"]["id"],
+            name=self.record["container"]["name"],
+            record=self.record["record"],
+            portable=Portable.from_dict(self.record["portable"]),
+            config=config,
+            volumes=self.volumes,
+        )
+        self.plan = self.engine.plan(self.saved, wishes)
 
     def _check_cpu(self) -> None:
         here = features.cpu_features()
@@ -149,10 +170,11 @@ class Restore:
             CheckpointError, EngineError: it failed; the half-made container was removed, the checkpoint is untouched.
         """
         begun = time.monotonic()
-        container, lost = self.engine.create(self.plan)
+        created = self.engine.create(self.plan)
+        container = created.container_id
         self.actions.append(f"created the container {self.new_name}")
         try:
-            tickets.write(self._ticket(container, lost))
+            tickets.write(self._ticket(created))
             self.engine.start(container)
             self.actions.append(f"restored its processes from {self.entry.name}")
             self.timings["restore_ms"] = (time.monotonic() - begun) * 1000
@@ -176,20 +198,20 @@ class Restore:
         self._remember(found)
         return found
 
-    def _ticket(self, container: str, addresses_lost: list[str]) -> tickets.Ticket:
+    def _ticket(self, created: Created) -> tickets.Ticket:
         taken = self.record["options"]
         options = {name: taken[name] for name in ("tcp_established", "file_locks", "ext_unix_sk")}
         if self.parameters["tcp_close"]:
             options["tcp_close"] = True
-        elif self.record["established_tcp"] and addresses_lost:
+        elif self.record["established_tcp"] and created.addresses_lost:
             options["tcp_close"] = True
             self.warnings.append(
                 f"The established TCP connections of the checkpoint were closed, since {self.new_name} does not get "
-                f"its old address back in the network {', '.join(addresses_lost)}. Only networks that were created "
-                "with a subnet of yours (docker network create --subnet ...) take a fixed address."
+                f"its old address back in the network {', '.join(created.addresses_lost)}. Only networks that were "
+                "created with a subnet of yours (docker network create --subnet ...) take a fixed address."
             )
         return tickets.Ticket(
-            container_id=container,
+            container_id=created.container_id,
             checkpoint=self.entry.path,
             executable=self.executable,
             network_lock=self.record["criu"]["network_lock"],
@@ -197,6 +219,7 @@ class Restore:
             external_mounts=self.record["external_mounts"],
             descriptors=self.record["descriptors"],
             volumes=self.volumes,
+            shm_bytes=self.saved.portable.shm_bytes,
             options=options,
         )
 
@@ -233,12 +256,13 @@ class Restore:
 
     def _remember(self, found: dict[str, Any]) -> None:
         os.makedirs(RECORDS, mode=0o700, exist_ok=True)
+        os.makedirs(self._records, mode=0o700, exist_ok=True)
         known = set(self.engine.all_ids())
-        for name in os.listdir(RECORDS):
+        for name in os.listdir(self._records):
             if name.endswith(".json") and name[: -len(".json")] not in known:
-                os.unlink(os.path.join(RECORDS, name))
+                os.unlink(os.path.join(self._records, name))
         manifest.write_json(
-            os.path.join(RECORDS, found["id"] + ".json"),
+            os.path.join(self._records, found["id"] + ".json"),
             {"checkpoint_id": self.record["id"], "started_at": found["started_at"]},
         )
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 # Never in a result: an engine's record holds the container's environment, so passwords; sums are long.
-_PRIVATE = ("record", "files", "external_mounts", "descriptors")
+_PRIVATE = ("record", "portable", "files", "external_mounts", "descriptors")
 
 
 @dataclass
@@ -67,9 +67,8 @@ def run(parameters: dict[str, Any], options: dict[str, Any], *, check: bool) -> 
     store.check_name(name, "checkpoint")
     chosen = dump.Options(executable=executable(parameters["criu_executable"]), **options)
     preflight.check_criu(chosen.executable)
-    engine = engines.connect(parameters["engine"], parameters)
     outcomes = []
-    for container in engine.select(parameters["name"], parameters["labels"]):
+    for engine, container in engines.select(parameters, parameters["name"], parameters["labels"]):
         outcome = Outcome(container)
         outcomes.append(outcome)
         try:

@@ -68,6 +68,8 @@ RECIPES = {
                 *_ENGINES,
                 "python3-docker",
                 "python3-protobuf",
+                "python3-grpcio",
+                "containernetworking-plugins",
                 "rsync",
                 "iptables",
                 "nftables",

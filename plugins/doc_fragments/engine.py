@@ -12,10 +12,12 @@ class ModuleDocFragment:
     DOCUMENTATION = r"""
 options:
   engine:
-    description: The container engine.
+    description:
+      - The container engine.
+      - When it is not given, a container that is to be saved is looked for on every engine of the host; its name must
+        be unique there. A restore takes the engine that the checkpoint is from.
     type: str
     choices: [docker]
-    default: docker
   criu_executable:
     description: Name or path of CRIU on the host.
     type: str
