@@ -11,14 +11,12 @@ killed: its end of the RPC socket closes, the notification fails, CRIU rolls bac
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import manifest, preflight, store
+from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.draft import Draft, Options, ms_since
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError
 from ansible_collections.stillpoint.criu.plugins.module_utils._criu import (
     diagnosis,
@@ -34,7 +32,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.target import Target, Volume
+    from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.target import Target
 
 LOG = "dump.log"
 PRE_DUMP = "pre-dump"
@@ -42,40 +40,17 @@ NETWORK_KEY = "extRootNetNS"
 _STOP_SECONDS = 20
 
 
-@dataclass(frozen=True)
-class Options:
-    """How to dump. Sizes in bytes, times in seconds."""
-
-    executable: str
-    leave_running: bool = True
-    tcp_established: bool = True
-    file_locks: bool = True
-    ext_unix_sk: bool = False
-    shell_job: bool | None = None  # None: find out
-    pre_dump: bool = False
-    ignore_rootfs: bool = False
-    ignore_volumes: bool = False
-    ghost_limit: int = 1 << 30
-    timeout: int = 60
-
-
 class Dump:
     """One checkpoint being taken."""
 
-    def __init__(self, target: Target, options: Options, facts: preflight.Facts, partial: store.Partial) -> None:
-        self.target = target
-        self.options = options
-        self.facts = facts
-        self.partial = partial
-        self.warnings = [*target.warnings, *facts.warnings]
-        self.started = time.monotonic()
-        self.timings: dict[str, float] = {}
-        self.rootfs_bytes = 0
-        self.final = ""  # set once the checkpoint is complete
+    def __init__(self, draft: Draft) -> None:
+        self.draft = draft
+        self.target = draft.target
+        self.options = draft.options
+        self.facts = draft.facts
+        self.partial = draft.partial
         self._copy: threading.Thread | None = None
         self._failure: Exception | None = None
-        self._files: dict[str, dict[str, Any]] = {}
-        self.statistics: dict[str, Any] = {}
 
     # -- the steps -------------------------------------------------------------------------------------------------
 
@@ -86,9 +61,7 @@ class Dump:
             CheckpointError: nothing was saved and the container runs on (or the message says otherwise).
         """
         parent = self._pre_dump() if self.options.pre_dump else None
-        for volume in self.target.volumes:
-            if volume.kind == "file":  # the engine's, not the container's: they need not wait for the freeze
-                tree.pack_file(volume.source, self._archive(volume))
+        self.draft.copy_engine_files()
         begun = time.monotonic()
         try:
             with session.Session(self.options.executable, preexec=_hurry) as criu:
@@ -96,16 +69,16 @@ class Dump:
                 with _Descriptors(message, self.partial):
                     criu.call(message, self._on_notify)
         except CriuError as e:
-            if not self.final:
+            if not self.draft.final:
                 raise self._failed(e) from e
             # The container has been stopped on purpose while CRIU held it, CRIU may complain about that.
-        self.timings["dump_ms"] = _ms(begun)
+        self.draft.timings["dump_ms"] = ms_since(begun)
         self._collect_statistics()
-        if not self.final:
+        if not self.draft.final:
             self._commit()
         else:
             self._complete_stopped()
-        return manifest.read(self.final)
+        return manifest.read(self.draft.final)
 
     def _complete_stopped(self) -> None:
         """Add to a committed checkpoint what became known only when the container had ended.
@@ -115,22 +88,22 @@ class Dump:
         """
         if self._failure is not None:
             raise CheckpointError(
-                f"The checkpoint of {self.target.name} is complete in {self.final}, but the container could not be "
-                f"ended: {self._failure}. It runs on, so what it does from now on is not in the checkpoint. "
+                f"The checkpoint of {self.target.name} is complete in {self.draft.final}, but the container could not "
+                f"be ended: {self._failure}. It runs on, so what it does from now on is not in the checkpoint. "
                 "End it by hand, or take another checkpoint."
             )
-        written_since = os.path.join(self.final, "stats-dump")
+        written_since = os.path.join(self.draft.final, "stats-dump")
         try:
             if os.path.exists(written_since):
                 os.chmod(written_since, 0o600)
-            manifest.write(self.final, self._record(self.final))
+            manifest.write(self.draft.final, self.draft.record(self.draft.final))
         except OSError:
             pass  # the manifest that is there lacks the times, nothing that a restore needs
 
     def _pre_dump(self) -> str | None:
         """Copy the memory while the container runs; return the folder relative to the images, None if impossible."""
         if not session.supports(self.options.executable, "mem_track"):
-            self.warnings.append(
+            self.draft.warnings.append(
                 "pre_dump was left out: this kernel does not track changed memory (CONFIG_MEM_SOFT_DIRTY is not set), "
                 "so all memory was copied while the container was frozen."
             )
@@ -146,7 +119,7 @@ class Dump:
                     criu.call(message)
         except CriuError as e:
             raise self._failed(e) from e
-        self.timings["pre_dump_ms"] = _ms(self.started)
+        self.draft.timings["pre_dump_ms"] = ms_since(self.draft.started)
         return f"../{PRE_DUMP}"
 
     def _on_notify(self, script: str, _pid: int | None, _descriptors: list[int]) -> bool:
@@ -168,20 +141,10 @@ class Dump:
             self._copy.start()
 
     def _copy_files(self) -> None:
-        begun = time.monotonic()
         try:
-            if self.facts.layers is not None:
-                self.rootfs_bytes = rootfs.save(self.facts.layers, self.partial.path).size_bytes
-            if not self.options.ignore_volumes:
-                for volume in self.target.volumes:
-                    if volume.kind != "file":
-                        tree.pack(volume.source, self._archive(volume))
+            self.draft.copy_files()
         except (OSError, rootfs.RootfsError, tree.TreeError) as e:
             self._failure = e
-        self.timings["files_ms"] = _ms(begun)
-
-    def _archive(self, volume: Volume) -> str:
-        return os.path.join(self.partial.volumes, volume.name + ".tar")
 
     def _commit_and_stop(self) -> bool:
         """Complete the checkpoint, then end the container, all while CRIU holds it and its network still."""
@@ -209,84 +172,17 @@ class Dump:
             self._failure = e
 
     def _commit(self) -> None:
-        begun = time.monotonic()
         timers.rearm(self.partial.images)
-        self._write_descriptions()
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            on_disk = pool.submit(manifest.sync_tree, self.partial.path)  # beside the sums, which want the processor
-            record = self._record(self.partial.path)
-            on_disk.result()
-        self.final = self.partial.commit(record)
-        self.timings["commit_ms"] = _ms(begun)
-
-    # -- what is written -------------------------------------------------------------------------------------------
-
-    def _write_descriptions(self) -> None:
-        """Write the small files in the layout of Podman's archives, which checkpointctl reads."""
-        record = self.target.record
-        annotations = {**(self.target.config.get("annotations") or {}), "io.container.manager": "libpod"}
-        files = {
-            "spec.dump": {**self.target.config, "annotations": annotations},
-            "config.dump": {
-                "id": self.target.container_id,
-                "name": self.target.name,
-                "rootfsImageName": record["image"]["name"],
-                "rootfsImageRef": record["image"]["id"],
-                "runtime": record["runtime"],
-                "createdTime": record["created"],
-                "checkpointedTime": self.facts.created,
-            },
-            "network.status": record["network_status"],
-            os.path.join(store.IMAGES, "descriptors.json"): self.facts.descriptors,
-        }
-        for name, value in files.items():
-            with open(os.path.join(self.partial.path, name), "w", encoding="utf-8") as f:
-                json.dump(value, f)
-
-    def _record(self, folder: str) -> dict[str, Any]:
-        self._files = files = manifest.summarise(folder, self._files)
-        options = asdict(self.options)
-        self.timings["total_ms"] = _ms(self.started)
-        return {
-            "format": manifest.FORMAT,
-            "id": self.facts.checkpoint_id,
-            "name": self.partial.name,
-            "path": self.partial.final,
-            "created": self.facts.created,
-            "host": os.uname().nodename,
-            "engine": self.target.engine,
-            "container": {"id": self.target.container_id, "name": self.target.name},
-            "record": self.target.record,
-            "portable": self.target.portable,
-            "criu": {"version": self.facts.criu_version, "network_lock": self.facts.network_lock},
-            "kernel": os.uname().release,
-            "cpu": self.facts.cpu,
-            "options": options,
-            "external_mounts": self.facts.external_mounts,
-            "descriptors": self.facts.descriptors,
-            "network_namespace": self.facts.own_network,
-            "volumes": [
-                asdict(volume)
-                for volume in self.target.volumes
-                if volume.kind == "file" or not self.options.ignore_volumes
-            ],
-            "rootfs": {"saved": self.facts.layers is not None, "size_bytes": self.rootfs_bytes},
-            "established_tcp": any(name.startswith(f"{store.IMAGES}/tcp-stream-") for name in files),
-            "timings": {name: round(value, 3) for name, value in self.timings.items()},
-            "statistics": self.statistics,
-            "warnings": self.warnings,
-            "files": files,
-            "size_bytes": sum(entry["size"] for entry in files.values()),
-        }
+        self.draft.commit()
 
     def _collect_statistics(self) -> None:
-        folder = self.final or self.partial.path
+        folder = self.draft.final or self.partial.path
         try:
-            self.statistics = dict(statistics.read_dump(folder))
+            self.draft.statistics = dict(statistics.read_dump(folder))
         except (OSError, ValueError):
             return  # CRIU writes none when the container was stopped under its hands
-        frozen = self.statistics.get("freezing_time_us", 0) + self.statistics.get("frozen_time_us", 0)
-        self.timings["frozen_ms"] = frozen / 1000
+        frozen = self.draft.statistics.get("freezing_time_us", 0) + self.draft.statistics.get("frozen_time_us", 0)
+        self.draft.timings["frozen_ms"] = frozen / 1000
 
     # -- CRIU ------------------------------------------------------------------------------------------------------
 
@@ -381,7 +277,7 @@ def take(target: Target, options: Options, path: str, name: str, facts: prefligh
     try:
         if partial.after_killed_run:
             netlock.clear(target.pid)  # CRIU may have been killed with it: then the container's network is still shut
-        return Dump(target, options, facts, partial).run()
+        return Dump(Draft(target, options, facts, partial)).run()
     except OSError as e:
         kept = partial.discard()
         raise CheckpointError(
@@ -395,7 +291,3 @@ def take(target: Target, options: Options, path: str, name: str, facts: prefligh
 def _hurry() -> None:
     """Go before others on a busy host: a container stands still meanwhile."""
     os.setpriority(os.PRIO_PROCESS, 0, -10)
-
-
-def _ms(since: float) -> float:
-    return (time.monotonic() - since) * 1000

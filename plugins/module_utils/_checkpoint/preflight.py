@@ -20,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.dump import Options
+    from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.draft import Options
     from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.target import Target
 
 # Images are a little larger than the memory; below this the disk is nearly full in any case.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import dump, preflight, store
+from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import draft, dump, preflight, store
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError, Refused
 from ansible_collections.stillpoint.criu.plugins.module_utils._criu import features
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
@@ -57,7 +57,7 @@ def run(parameters: dict[str, Any], options: dict[str, Any], *, check: bool) -> 
 
     Args:
         parameters: of the module container_checkpoint.
-        options: keyword arguments of :class:`dump.Options` but for the executable.
+        options: keyword arguments of :class:`draft.Options` but for the executable.
         check: only find out what would happen.
     Raises:
         CheckpointError, EngineError: a fault that concerns all of them; nothing was done.
@@ -65,7 +65,7 @@ def run(parameters: dict[str, Any], options: dict[str, Any], *, check: bool) -> 
     path = parameters["path"]
     name = parameters["checkpoint_name"] or store.default_name()
     store.check_name(name, "checkpoint")
-    chosen = dump.Options(executable=executable(parameters["criu_executable"]), **options)
+    chosen = draft.Options(executable=executable(parameters["criu_executable"]), **options)
     preflight.check_criu(chosen.executable)
     outcomes = []
     for engine, container in engines.select(parameters, parameters["name"], parameters["labels"]):
