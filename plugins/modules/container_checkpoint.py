@@ -39,6 +39,15 @@ options:
     description: Folder for checkpoints; each lies in C(<path>/<container>/<checkpoint>).
     type: path
     default: /var/lib/stillpoint/checkpoints
+  scope:
+    description:
+      - V(full) saves processes with their memory, and files.
+      - V(rootfs) saves files alone (what the container changed in its root file system, and its volumes), while it
+        is frozen. After the restore it starts afresh on them. That is the way for runtimes whose processes CRIU
+        cannot reach, such as kata and sysbox.
+    type: str
+    choices: [full, rootfs]
+    default: full
   leave_running:
     description:
       - Let the container run on.
@@ -215,6 +224,7 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors imp
 from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import arguments, save
 
 _SWITCHES = (
+    "scope",
     "leave_running",
     "tcp_established",
     "file_locks",
@@ -234,6 +244,7 @@ def main() -> None:
             name=dict(type="list", elements="str", default=[], aliases=["container"]),
             labels=dict(type="list", elements="str", default=[]),
             checkpoint_name=dict(type="str"),
+            scope=dict(type="str", choices=["full", "rootfs"], default="full"),
             leave_running=dict(type="bool", default=True),
             tcp_established=dict(type="bool", default=True),
             file_locks=dict(type="bool", default=True),
@@ -250,8 +261,8 @@ def main() -> None:
         required_one_of=[("name", "labels")],
         supports_check_mode=True,
     )
-    arguments.find_libraries("pycriu", "docker")
     parameters = module.params
+    arguments.find_libraries("pycriu", "docker")
     if not parameters["name"] and not parameters["labels"]:
         module.fail_json(msg="Neither name nor labels say which container to save: both are empty.")
     options = {name: parameters[name] for name in _SWITCHES}

@@ -31,6 +31,12 @@ options:
     description: Folder of the checkpoints.
     type: path
     default: /var/lib/stillpoint/checkpoints
+  scope:
+    description:
+      - V(full) brings processes and files back, V(rootfs) files alone; the container starts afresh on them.
+      - The default is what the checkpoint holds.
+    type: str
+    choices: [full, rootfs]
   new_name:
     description: Name for the restored container; the default is C(<name>-restored).
     type: str
@@ -187,6 +193,7 @@ def main() -> None:
         argument_spec=dict(
             name=dict(type="str", required=True, aliases=["container"]),
             checkpoint_name=dict(type="str"),
+            scope=dict(type="str", choices=["full", "rootfs"]),
             new_name=dict(type="str"),
             image_policy=dict(type="str", choices=["exact", "name"], default="exact"),
             published_ports=dict(type="list", elements="str"),

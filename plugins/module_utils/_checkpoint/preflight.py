@@ -72,8 +72,13 @@ def examine(target: Target, options: Options, path: str) -> Facts:
     Raises:
         Refused: it cannot be saved on this host as it is.
     """
-    version = check_criu(options.executable)
     name = target.name
+    if target.unreachable:
+        raise Refused(
+            f"The processes of the container {name} cannot be saved: {target.unreachable}. Save its files alone with "
+            "scope: rootfs; it starts afresh on them after a restore."
+        )
+    version = check_criu(options.executable)
     try:
         pids = process.tree(target.pid)
         own_network = not process.shares_with_caller(target.pid, "net")
@@ -86,16 +91,9 @@ def examine(target: Target, options: Options, path: str) -> Facts:
     except OSError as e:
         raise Refused(f"The container {name} has ended: {e.strerror}. Start it, then run this again.") from e
     _check_processes(name, pids)
-    layers = None
-    if not options.ignore_rootfs:
-        try:
-            layers = rootfs.overlay(target.pid)
-        except rootfs.RootfsError as e:
-            raise Refused(f"{name}: {e}") from e
+    layers = _layers(target, options)
     warnings = _exec_sessions(target, pids) + _early_wakers(pids)
-    needed = process.resident_bytes(pids) + (tree.size(layers.upper) if layers and layers.upper else 0)
-    if not options.ignore_volumes:
-        needed += sum(tree.size(volume.source) for volume in target.volumes if volume.kind != "file")
+    needed = process.resident_bytes(pids) + _file_bytes(target, options, layers)
     _check_space(path, needed)
     return Facts(
         criu_version=version,
@@ -109,6 +107,49 @@ def examine(target: Target, options: Options, path: str) -> Facts:
         cpu=dict(features.cpu_features()),
         warnings=warnings,
     )
+
+
+def examine_files(target: Target, options: Options, path: str) -> Facts:
+    """Find out all that saving the files of a container depends on, without touching the container.
+
+    Raises:
+        Refused: they cannot be saved on this host as they are.
+    """
+    try:
+        layers = _layers(target, options)
+    except OSError as e:
+        raise Refused(f"The container {target.name} has ended: {e.strerror}. Start it, then run this again.") from e
+    needed = _file_bytes(target, options, layers)
+    _check_space(path, needed)
+    return Facts(
+        criu_version="",
+        network_lock="SKIP",
+        shell_job=False,
+        own_network=False,
+        external_mounts=[],
+        descriptors=[],
+        layers=layers,
+        needed_bytes=needed,
+        cpu=dict(features.cpu_features()),
+    )
+
+
+def _layers(target: Target, options: Options) -> rootfs.Overlay | None:
+    if options.ignore_rootfs:
+        return None
+    try:
+        if target.unreachable:  # its first process on this host is another one's
+            return rootfs.overlay_at(spec.rootfs(target.bundle, target.config))
+        return rootfs.overlay(target.pid)
+    except rootfs.RootfsError as e:
+        raise Refused(f"{target.name}: {e}") from e
+
+
+def _file_bytes(target: Target, options: Options, layers: rootfs.Overlay | None) -> int:
+    needed = tree.size(layers.upper) if layers and layers.upper else 0
+    if not options.ignore_volumes:
+        needed += sum(tree.size(volume.source) for volume in target.volumes if volume.kind != "file")
+    return needed
 
 
 def _check_namespaces(target: Target) -> None:

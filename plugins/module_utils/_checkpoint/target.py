@@ -38,5 +38,7 @@ class Target:
     # "name" and "id"), "runtime", "created" and "network_status" (that of Podman's archives).
     record: dict[str, Any]
     portable: dict[str, Any]  # what any other engine needs for the same
+    # Why CRIU cannot save its processes, "" when nothing is known against it: "they live in a virtual machine (kata)".
+    unreachable: str = ""
     volumes: list[Volume] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)

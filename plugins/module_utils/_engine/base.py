@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.target import Target
+    from ansible_collections.stillpoint.criu.plugins.module_utils._oci.layers import Layers
 
 # The names under which the role registers the restore runtime, for either stock runtime.
 RUNTIMES = {"runc": "stillpoint", "crun": "stillpoint-crun"}
@@ -35,6 +36,7 @@ class Wishes:
     networks: dict[str, str] = field(default_factory=dict)  # {recorded network: network to join instead}
     ignore_static_ip: bool = False
     ignore_static_mac: bool = False
+    restores_processes: bool = True  # False: it starts afresh on its saved files, under the runtime that it had
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,14 @@ class Created:
     addresses_lost: list[str] = field(default_factory=list)  # networks in which it has not its recorded address
 
 
+@dataclass(frozen=True)
+class Storage:
+    """Where a container that was made and not started keeps its files, as paths of the host."""
+
+    root: Layers | str  # its root file system: the layers to mount, or where it is mounted already
+    volumes: dict[str, str]  # {mount point: folder}
+
+
 if TYPE_CHECKING:
 
     class Engine(Protocol):
@@ -114,6 +124,9 @@ if TYPE_CHECKING:
 
         def create(self, plan: Any) -> Created:
             """Make the planned container without starting it; nothing is left on failure."""
+
+        def storage(self, container: str) -> Storage:
+            """Return where a container that was created and not started keeps its files."""
 
         def start(self, container: str) -> None:
             """Start a created container, which restores it if it has a ticket."""

@@ -13,8 +13,10 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._engine import (
     docker_create,
     docker_portable,
 )
+from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base import RUNTIMES
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError, EngineMissing
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.mounts import archive_name, engine_mounts
+from ansible_collections.stillpoint.criu.plugins.module_utils._engine.runtimes import unreachable
 from ansible_collections.stillpoint.criu.plugins.module_utils._oci import spec
 
 TYPE_CHECKING = False
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base import Created, Saved, Wishes
+    from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base import Created, Saved, Storage, Wishes
     from ansible_collections.stillpoint.criu.plugins.module_utils._engine.docker_create import Plan
 
 # Only for the first question, which names no version.
@@ -166,6 +168,7 @@ class Docker:
             config=config,
             stop=lambda: self.kill(record["Id"]),
             record=kept,
+            unreachable=self._unreachable(kept["runtime"]),
             portable=docker_portable.portable(record, kept["image"], config).to_dict(),
             volumes=volumes,
             warnings=warnings,
@@ -241,6 +244,11 @@ class Docker:
             },
         }
 
+    def _unreachable(self, runtime: str) -> str:
+        if runtime in ("runc", "crun", *RUNTIMES.values()):
+            return ""  # asking the daemon takes as long as a small dump
+        return unreachable(runtime, self.runtime_path(runtime) or "")
+
     def kill(self, container: str) -> None:
         """End a container at once; its restart policy does not start it again, since Docker saw the user do it."""
         self.call(f"end the container {container[:12]}", self.api.kill, container)
@@ -259,6 +267,10 @@ class Docker:
     def create(self, plan: Plan) -> Created:
         """Create the planned container without starting it."""
         return docker_create.create(self, plan)
+
+    def storage(self, container: str) -> Storage:
+        """Return where a created container keeps its files."""
+        return docker_create.storage(self, container)
 
     def start(self, container: str) -> None:
         """Start a created container."""

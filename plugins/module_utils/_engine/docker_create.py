@@ -12,8 +12,9 @@ import socket
 from dataclasses import dataclass
 
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine import docker_portable
-from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base import RUNTIMES, Created
+from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base import RUNTIMES, Created, Storage
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
+from ansible_collections.stillpoint.criu.plugins.module_utils._oci.layers import Layers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,12 +64,7 @@ def plan(docker: Docker, saved: Saved, wishes: Wishes) -> Plan:
     body = copy.deepcopy(original["Config"])
     host = body["HostConfig"] = copy.deepcopy(original["HostConfig"])
     body["Image"] = _image(docker, image, wishes.image_policy)
-    if docker.runtime_path(RUNTIMES["runc"]) is None:
-        raise EngineError(
-            "The restore runtime is not registered with the Docker daemon of this host. "
-            "Run the role stillpoint.criu.restore_runtime on it, which restarts nothing."
-        )
-    host["Runtime"] = RUNTIMES["runc"]
+    host["Runtime"] = _runtime(docker, host.get("Runtime") or "", wishes)
     if (host.get("NetworkMode") or "").startswith("container:"):
         # They are the other container's, and Docker refuses to hear them a second time.
         for key in ("Hostname", "Domainname", "ExposedPorts"):
@@ -97,6 +93,43 @@ def plan(docker: Docker, saved: Saved, wishes: Wishes) -> Plan:
                 body["MacAddress"] = endpoints[first].pop("MacAddress")
         body["NetworkingConfig"] = {"EndpointsConfig": endpoints}
     return Plan(wishes.name, body, later, lost, new_volumes)
+
+
+def _runtime(docker: Docker, recorded: str, wishes: Wishes) -> str:
+    """Return the runtime for the new container, or refuse."""
+    if not wishes.restores_processes:
+        if recorded and docker.runtime_path(recorded) is None:
+            raise EngineError(
+                f"The container ran under the runtime {recorded}, which is not registered with the Docker daemon of "
+                "this host. Register it there first."
+            )
+        return recorded
+    if docker.runtime_path(RUNTIMES["runc"]) is None:
+        raise EngineError(
+            "The restore runtime is not registered with the Docker daemon of this host. "
+            "Run the role stillpoint.criu.restore_runtime on it, which restarts nothing."
+        )
+    return RUNTIMES["runc"]
+
+
+def storage(docker: Docker, container: str) -> Storage:
+    """Return where a created container keeps its files.
+
+    Raises:
+        EngineError: its root file system is not an overlay.
+    """
+    record = docker.inspect(container) or {}
+    driver = record.get("GraphDriver") or {}
+    data = driver.get("Data") or {}
+    if not {"LowerDir", "UpperDir", "WorkDir"} <= set(data):
+        raise EngineError(
+            f"The root file system of the new container is of the kind {driver.get('Name') or 'unknown'}, into which "
+            "saved files cannot be laid before it starts. Docker's storage driver overlay2 is needed for that."
+        )
+    return Storage(
+        Layers(tuple(data["LowerDir"].split(":")), data["UpperDir"], data["WorkDir"]),
+        {os.path.normpath(mount["Destination"]): mount["Source"] for mount in record["Mounts"]},
+    )
 
 
 def create(docker: Docker, wanted: Plan) -> Created:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import ctypes
 import os
 
+CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
 _MS_NOSUID = 2
 _MS_NODEV = 4
 _MS_BIND = 4096
 _MS_REC = 16384
+_MS_PRIVATE = 1 << 18
 _MNT_DETACH = 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -34,6 +36,16 @@ def mount_tmpfs(target: str, size_bytes: int = 0, mode: int = 0o755) -> None:
     options = f"mode={mode:o}" + (f",size={size_bytes}" if size_bytes else "")
     flags = _MS_NOSUID | _MS_NODEV
     _checked(_libc.mount(b"tmpfs", os.fsencode(target), b"tmpfs", flags, options.encode()), target)
+
+
+def mount_overlay(target: str, options: str) -> None:
+    """Mount an overlay; relative layers in ``options`` are seen from the current folder."""
+    _checked(_libc.mount(b"overlay", os.fsencode(target), b"overlay", 0, os.fsencode(options)), target)
+
+
+def make_private(target: str) -> None:
+    """Let no mount from ``target`` down be seen in, or come from, other mount namespaces."""
+    _checked(_libc.mount(None, os.fsencode(target), None, _MS_REC | _MS_PRIVATE, None), target)
 
 
 def detach_mount(target: str) -> None:

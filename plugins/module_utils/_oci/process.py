@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 _SHORT_SLEEP = 60  # seconds
 
@@ -165,3 +166,13 @@ def traced(pids: list[int]) -> dict[int, int]:
         if tracer:
             found[pid] = tracer
     return found
+
+
+def kill_pending(pid: int) -> bool:
+    """Tell whether SIGKILL waits for a process that cannot take it yet, since it is frozen."""
+    try:
+        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as f:
+            masks = [int(line.split()[1], 16) for line in f if line.startswith(("SigPnd:", "ShdPnd:"))]
+    except OSError:
+        return False
+    return any(mask >> (signal.SIGKILL - 1) & 1 for mask in masks)

@@ -48,7 +48,19 @@ def overlay(pid: int) -> Overlay:
         RootfsError: its root is not an overlay.
         OSError: the process is gone.
     """
-    roots = [mount for mount in mountinfo.read(pid) if mount.target == "/"]
+    return _layers([mount for mount in mountinfo.read(pid) if mount.target == "/"])
+
+
+def overlay_at(path: str) -> Overlay:
+    """Return the layers below a root file system that the caller sees mounted.
+
+    Raises:
+        RootfsError: no overlay is mounted there.
+    """
+    return _layers([mount for mount in mountinfo.read() if mount.target == path])
+
+
+def _layers(roots: list[mountinfo.Mount]) -> Overlay:
     root = roots[-1] if roots else None
     if root is None or root.fstype != "overlay":
         kind = root.fstype if root else "none"

@@ -14,10 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 from ansible.module_utils.urls import open_url
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import manifest, preflight, store
+from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.draft import FULL
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError, Refused
 from ansible_collections.stillpoint.criu.plugins.module_utils._criu import features, statistics
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base import Portable, Saved, Wishes
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
+from ansible_collections.stillpoint.criu.plugins.module_utils._oci import layers, rootfs, tree
 from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import create as runtime
 from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import places
 from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import ticket as tickets
@@ -68,6 +70,13 @@ class Restore:
         except ValueError as e:
             raise CheckpointError(f"The checkpoint {self.entry.path} cannot be restored: {e}.") from e
         self.new_name = store.check_name(parameters["new_name"] or f"{self.entry.container}-restored", "container")
+        saved = self.record.get("scope", FULL)
+        self.scope = parameters["scope"] or saved
+        if self.scope == FULL and saved != FULL:
+            raise Refused(
+                f"The checkpoint {self.entry.path} holds files only, no processes: it was taken with scope {saved}. "
+                f"Restore it with scope {saved}, or without that option."
+            )
         self.engine = engines.connect(parameters["engine"] or self.record["engine"], parameters)
         self.warnings: list[str] = []
         self.actions: list[str] = []
@@ -115,9 +124,10 @@ class Restore:
 
     def _look(self) -> None:
         """Find out whether this host can take the container."""
-        self.executable = save.executable(self.parameters["criu_executable"])
-        preflight.check_criu(self.executable)
-        self._check_cpu()
+        if self.scope == FULL:
+            self.executable = save.executable(self.parameters["criu_executable"])
+            preflight.check_criu(self.executable)
+            self._check_cpu()
         self.volumes = [
             {
                 "archive": os.path.join(self.entry.path, store.VOLUMES, volume["name"] + ".tar"),
@@ -134,6 +144,7 @@ class Restore:
             networks=self.parameters["networks"],
             ignore_static_ip=self.parameters["ignore_static_ip"],
             ignore_static_mac=self.parameters["ignore_static_mac"],
+            restores_processes=self.scope == FULL,
         )
         with open(os.path.join(self.entry.path, "spec.dump"), encoding="utf-8") as f:
             config = json.load(f)
@@ -174,9 +185,13 @@ class Restore:
         container = created.container_id
         self.actions.append(f"created the container {self.new_name}")
         try:
-            tickets.write(self._ticket(created))
+            if self.scope == FULL:
+                tickets.write(self._ticket(created))
+            else:
+                self._lay_files(container)
             self.engine.start(container)
-            self.actions.append(f"restored its processes from {self.entry.name}")
+            what = "processes" if self.scope == FULL else "files"
+            self.actions.append(f"restored its {what} from {self.entry.name}")
             self.timings["restore_ms"] = (time.monotonic() - begun) * 1000
             verified = time.monotonic()
             self.verification = self._verify(container)
@@ -197,6 +212,25 @@ class Restore:
         found = self.engine.summary(container) or {}
         self._remember(found)
         return found
+
+    def _lay_files(self, container: str) -> None:
+        """Bring the saved files into a container that was not started.
+
+        Raises:
+            CheckpointError: they could not be written.
+        """
+        storage = self.engine.storage(container)
+        try:
+            if isinstance(storage.root, str):
+                rootfs.apply(self.entry.path, storage.root)
+            else:
+                layers.apply(self.entry.path, storage.root)
+            for volume in self.volumes:
+                folder = storage.volumes.get(volume["destination"])
+                if folder is not None and volume["kind"] in ("volume", "bind"):
+                    tree.unpack(volume["archive"], folder, empty_first=True)
+        except (OSError, rootfs.RootfsError, tree.TreeError) as e:
+            raise CheckpointError(f"The saved files could not be laid into {self.new_name}: {e}") from e
 
     def _ticket(self, created: Created) -> tickets.Ticket:
         taken = self.record["options"]

@@ -7,7 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import draft, dump, preflight, store
+from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import (
+    draft,
+    dump,
+    files_only,
+    preflight,
+    store,
+)
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError, Refused
 from ansible_collections.stillpoint.criu.plugins.module_utils._criu import features
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
@@ -65,15 +71,18 @@ def run(parameters: dict[str, Any], options: dict[str, Any], *, check: bool) -> 
     path = parameters["path"]
     name = parameters["checkpoint_name"] or store.default_name()
     store.check_name(name, "checkpoint")
-    chosen = draft.Options(executable=executable(parameters["criu_executable"]), **options)
-    preflight.check_criu(chosen.executable)
+    criu = "" if parameters["scope"] == draft.ROOTFS else executable(parameters["criu_executable"])
+    chosen = draft.Options(executable=criu, **options)
+    files = chosen.scope == draft.ROOTFS
+    if not files:
+        preflight.check_criu(chosen.executable)
     outcomes = []
     for engine, container in engines.select(parameters, parameters["name"], parameters["labels"]):
         outcome = Outcome(container)
         outcomes.append(outcome)
         try:
             target = engine.describe(container, parameters["bind_mounts"])
-            facts = preflight.examine(target, chosen, path)
+            facts = (preflight.examine_files if files else preflight.examine)(target, chosen, path)
             if check:
                 store.check_free(path, target.name, name)
                 outcome.checkpoint = {"name": name, "container": {"id": target.container_id, "name": target.name}}
@@ -83,7 +92,8 @@ def run(parameters: dict[str, Any], options: dict[str, Any], *, check: bool) -> 
                     warnings=[*target.warnings, *facts.warnings],
                 )
             else:
-                outcome.checkpoint = summary(dump.take(target, chosen, path, name, facts))
+                take = files_only.take if files else dump.take
+                outcome.checkpoint = summary(take(target, chosen, path, name, facts))
         except (CheckpointError, EngineError, OSError) as e:
             outcome.error = str(e)
     return outcomes
