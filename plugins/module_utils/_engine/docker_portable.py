@@ -171,6 +171,8 @@ def _host_config(saved: Saved, config: dict[str, Any]) -> dict[str, Any]:
         security.append("no-new-privileges")
     if not linux.get("seccomp"):
         security.append("seccomp=unconfined")
+    if not linux.get("maskedPaths"):
+        security.append("systempaths=unconfined")
     ports: dict[str, list[dict[str, str]]] = {}
     for text in known.ports:
         outer, _colon, inner = text.rpartition(":")
@@ -192,6 +194,10 @@ def _host_config(saved: Saved, config: dict[str, Any]) -> dict[str, Any]:
         "CapDrop": ["ALL"],
         "CapAdd": capabilities,
         "SecurityOpt": security,
+        "Devices": [
+            {"PathOnHost": device["path"], "PathInContainer": device["path"], "CgroupPermissions": "rwm"}
+            for device in linux.get("devices") or []
+        ],
         "ReadonlyRootfs": bool((config.get("root") or {}).get("readonly")),
         "GroupAdd": [str(group) for group in (process.get("user") or {}).get("additionalGids") or []],
         "Ulimits": [
