@@ -73,6 +73,8 @@ options:
     description:
       - Leave the volumes as they are on this host.
       - Otherwise their content is replaced with the saved one, since the memory of the processes was made for it.
+      - What they held before is kept in a hidden folder in them until the restored container is verified, and brought
+        back if the restore fails.
     type: bool
     default: false
   verify:

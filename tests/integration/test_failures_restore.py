@@ -230,10 +230,16 @@ def test_dockerd_restarted_between_checkpoint_and_restore(sandbox: Sandbox) -> N
 
 
 def test_verification_fails(sandbox: Sandbox) -> None:
-    """A container that does not pass the user's own check is removed again."""
-    container = start_server(sandbox, "app")
-    sandbox.checkpoint(container.name)
-    with harmless(sandbox, container):
-        says = ("check 'command'", "half-made container was removed", "checkpoint is untouched")
-        options = {"verify_command": ["sh", "-c", "echo not well; exit 3"], "wait_timeout": 1}
-        refusal(sandbox.restore, container.name, says=says, **options)
+    """A container that does not pass the user's own check is removed again, and its volume is as it was."""
+    volume = sandbox.docker.name("data")
+    container = start_server(sandbox, "app", "--volume", f"{volume}:/data")
+    container.exec("sh", "-c", "echo saved > /data/file")
+    sandbox.checkpoint(container.name, leave_running=False)
+    container.remove()
+    sandbox.docker("run", "--rm", "--volume", f"{volume}:/data", BUSYBOX, "sh", "-c", "echo since > /data/file; ls -a")
+    with harmless(sandbox):
+        says = ("check 'command'", "half-made container was removed", "checkpoint is untouched", "volumes are as")
+        options = {"verify_command": ["sh", "-c", "cat /data/file; exit 3"], "wait_timeout": 1}
+        refusal(sandbox.restore, container.name, says=(*says, "saved"), **options)
+    look = ["sh", "-c", "cat /data/file; ls -A /data"]
+    assert sandbox.docker("run", "--rm", "--volume", f"{volume}:/data", BUSYBOX, *look) == "since\nfile\n"

@@ -228,17 +228,6 @@ def test_file_over_symlink_replaces_the_link(source, target, outside):
     assert os.readlink(target / "b") == "a"
 
 
-def test_empty_first(source, target, outside):
-    (source / "new").write_text("x")
-    (target / "old").mkdir()
-    (target / "old" / "file").write_text("x")
-    (target / ".hidden").symlink_to(outside.parent)
-    archive = str(source.parent / "x.tar")
-    tree.pack(str(source), archive)
-    tree.unpack(archive, str(target), empty_first=True)
-    assert os.listdir(target) == ["new"]
-
-
 def test_deleted(tmp_path, target):
     for name in ("a", "b", "c"):
         (target / name).mkdir()

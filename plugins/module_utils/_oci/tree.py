@@ -73,14 +73,13 @@ def pack_file(path: str, archive: str) -> None:
     os.chmod(archive, 0o600)
 
 
-def unpack(archive: str, folder: str, deleted: Iterable[str] = (), *, empty_first: bool = False) -> None:
+def unpack(archive: str, folder: str, deleted: Iterable[str] = ()) -> None:
     """Remove ``deleted`` from ``folder``, then lay the archive's members over it.
 
     Args:
         archive: an uncompressed tar archive.
         folder: an existing folder, which becomes the root of the child that does the work.
         deleted: paths relative to the folder.
-        empty_first: remove everything in the folder first.
     Raises:
         TreeError: something could not be written; the folder is then half changed.
     """
@@ -93,9 +92,6 @@ def unpack(archive: str, folder: str, deleted: Iterable[str] = (), *, empty_firs
                 os.close(reader)
                 os.chroot(folder)
                 os.chdir("/")
-                if empty_first:
-                    for name in os.listdir("/"):
-                        _remove("/" + name)
                 for name in deleted:
                     _remove_listed(name)
                 with tarfile.open(fileobj=source, mode="r:") as tar:

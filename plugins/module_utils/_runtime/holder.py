@@ -28,9 +28,8 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._oci import (
     process,
     rootfs,
     spec,
-    tree,
 )
-from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import places, staging
+from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import places, staging, volumes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -103,7 +102,7 @@ class Holder:
                 continue  # the new engine has its own, or it is staged
             if source is None:
                 raise rootfs.RootfsError(f"the new container mounts nothing at {volume['destination']}")
-            tree.unpack(volume["archive"], source, empty_first=True)
+            volumes.bring_back(self.ticket.container_id, volume["archive"], source)
         sources.update(staging.stage(self.ticket, lacking))
         os.mkdir(self.root, 0o700)
         kernel.bind_mount(root, self.root)

@@ -28,6 +28,11 @@ def staged(container_id: str) -> str:
     return os.path.join(folder(container_id), "staged")
 
 
+def volumes(container_id: str) -> str:
+    """Return the file that lists the folders whose content a restore has replaced."""
+    return os.path.join(folder(container_id), "volumes.json")
+
+
 def control(container_id: str) -> str:
     """Return the socket on which the holder of a restore waits for ``start``."""
     return os.path.join(folder(container_id), CONTROL)

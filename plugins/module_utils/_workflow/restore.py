@@ -21,7 +21,7 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base impor
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
 from ansible_collections.stillpoint.criu.plugins.module_utils._oci import layers, rootfs, tree
 from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import create as runtime
-from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import places
+from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import places, volumes
 from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import ticket as tickets
 from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import engines, save
 
@@ -197,14 +197,12 @@ class Restore:
             self.verification = self._verify(container)
             self.timings["verify_ms"] = (time.monotonic() - verified) * 1000
         except BaseException as e:
-            try:
-                self.engine.remove(container, self.plan)
-                left = "The half-made container was removed, the checkpoint is untouched."
-            except EngineError as trouble:
-                left = f"The checkpoint is untouched, but the half-made container is still there: {trouble}"
+            left = self._undo(container)
             if isinstance(e, (CheckpointError, EngineError)):
                 raise CheckpointError(f"{e}\n{left}") from e
             raise
+        else:
+            self._forget_volumes(container)
         finally:
             self._read_statistics(places.folder(container))
             tickets.remove(container)
@@ -212,6 +210,27 @@ class Restore:
         found = self.engine.summary(container) or {}
         self._remember(found)
         return found
+
+    def _forget_volumes(self, container: str) -> None:
+        try:
+            volumes.settle(container, restored=True)
+        except OSError as e:
+            self.warnings.append(f"What a volume held before could not be removed ({e}); remove it by hand.")
+
+    def _undo(self, container: str) -> str:
+        """Remove a half-made container, take its volumes back; return what is left, for the operator."""
+        try:
+            self.engine.remove(container, self.plan)
+        except EngineError as trouble:
+            return f"The checkpoint is untouched, but the half-made container is still there: {trouble}"
+        try:
+            volumes.settle(container, restored=False)
+        except OSError as trouble:
+            return (
+                "The half-made container was removed, the checkpoint is untouched, but a volume could not be given "
+                f"back what it held before ({trouble}); that lies in the folder .stillpoint-{container}.old in it."
+            )
+        return "The half-made container was removed, the checkpoint is untouched, volumes are as they were."
 
     def _lay_files(self, container: str) -> None:
         """Bring the saved files into a container that was not started.
@@ -228,7 +247,7 @@ class Restore:
             for volume in self.volumes:
                 folder = storage.volumes.get(volume["destination"])
                 if folder is not None and volume["kind"] in ("volume", "bind"):
-                    tree.unpack(volume["archive"], folder, empty_first=True)
+                    volumes.bring_back(container, volume["archive"], folder)
         except (OSError, rootfs.RootfsError, tree.TreeError) as e:
             raise CheckpointError(f"The saved files could not be laid into {self.new_name}: {e}") from e
 
