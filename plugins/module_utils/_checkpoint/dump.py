@@ -66,7 +66,7 @@ class Dump:
         try:
             with session.Session(self.options.executable, preexec=_hurry) as criu:
                 message = criu.request("DUMP", opts=self._criu_options(criu, parent))
-                with _Descriptors(message, self.partial):
+                with _Descriptors(message, self.partial), netlock.guarded(self.target.pid, criu.process.pid):
                     criu.call(message, self._on_notify)
         except CriuError as e:
             if not self.draft.final:

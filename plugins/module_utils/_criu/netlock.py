@@ -8,15 +8,19 @@ A container whose network namespace still holds them runs, but answers nobody.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
 _PREFIX = "CRIU"
+_WATCH_SECONDS = 0.05
 # A packet of an established connection that reaches the new namespace before its socket is restored would be answered
 # with a reset. CRIU's own rules come too late for that: engines plug the network in before CRIU gets there.
 _SILENCE = """
@@ -56,6 +60,47 @@ def clear(pid: int) -> list[str]:
         _run([*enter, tool, "-X", _PREFIX])
         removed.append(f"{tool} chain {_PREFIX}")
     return removed
+
+
+@contextlib.contextmanager
+def guarded(pid: int, criu: int) -> Iterator[None]:
+    """Make sure that the network of a process does not stay shut if both this process and CRIU are killed.
+
+    A child of this process watches; it has nothing to do if either of the two can clean up.
+
+    Args:
+        pid: a process in the network namespace that CRIU shuts.
+        criu: CRIU's own process.
+    """
+    reader, writer = os.pipe()
+    watcher = os.fork()
+    if watcher == 0:
+        try:
+            _watch(reader, pid, criu)
+        finally:
+            os._exit(0)
+    os.close(reader)
+    try:
+        yield
+    finally:
+        os.write(writer, b".")
+        os.close(writer)
+        os.waitpid(watcher, 0)
+
+
+def _watch(reader: int, pid: int, criu: int) -> None:
+    os.setsid()  # what ends the group of the one that is watched must not end the watcher
+    # Above all not CRIU's socket: its end is how CRIU learns that nobody is left to talk to.
+    null = os.open(os.devnull, os.O_RDWR)
+    for number in range(3):
+        os.dup2(null, number)
+    os.closerange(3, reader)
+    os.closerange(reader + 1, os.sysconf("SC_OPEN_MAX"))
+    if os.read(reader, 1):
+        return
+    while os.path.exists(f"/proc/{criu}"):
+        time.sleep(_WATCH_SECONDS)
+    clear(pid)
 
 
 def silence_hook() -> dict[str, Any]:
