@@ -160,6 +160,20 @@ def test_mount_sources_finds_masks_of_the_hosts_null():
     assert spec.mount_sources(["/proc/kcore"], {}, masks, own) == ({"/proc/kcore": "/dev/null"}, [])
 
 
+def test_masks_of_folders_are_external_where_the_host_lends_them():
+    """crun mounts an empty folder of the host there, runc a tmpfs of the container's own."""
+    config = {"linux": {"maskedPaths": ["/proc/acpi", "/sys/firmware"]}}
+    masks = mountinfo.parse(
+        line("/")
+        + line("/proc/acpi", device="0:25", root="/crun/.empty-directory", fstype="tmpfs")
+        + line("/sys/firmware", device="0:77", fstype="tmpfs")
+        + line("/proc/bus", device="0:78", root="/bus", fstype="proc")
+    )
+    own = mountinfo.parse(line("/") + line("/run", device="0:25", fstype="tmpfs"))
+    assert spec.external_mounts(config, masks) == ["/proc/acpi"]
+    assert spec.mount_sources(["/proc/acpi"], config, masks, own) == ({"/proc/acpi": "/run/crun/.empty-directory"}, [])
+
+
 def test_mount_sources_names_what_is_missing():
     config = {"mounts": [{"destination": "/a", "type": "bind", "source": "/elsewhere/a"}]}
     there = mountinfo.parse(line("/") + line("/a") + line("/private", device="0:77", fstype="tmpfs"))

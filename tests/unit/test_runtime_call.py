@@ -59,7 +59,7 @@ def test_create(case):
     assert call.before == call.arguments[: call.arguments.index("create")]
     assert call.options["bundle"] == (USERDATA if podman else MOBY)
     assert call.options["pid-file"].endswith("/pidfile" if podman else "/init.pid")
-    assert call.root == ("/run/runc" if podman else "/var/run/docker/runtime-runc/moby")
+    assert call.root("/usr/bin/runc") == ("/run/runc" if podman else "/var/run/docker/runtime-runc/moby")
     assert ("console-socket" in call.options) == ("terminal" in case)
 
 
@@ -80,10 +80,27 @@ def test_with_options(case):
 
 def test_a_container_called_create():
     call = calls.parse(["--root", "create", "create", "--bundle", "/b", "create"])
-    assert (call.before, call.container_id, call.root) == (("--root", "create"), "create", "create")
+    assert (call.before, call.container_id, call.root("runc")) == (("--root", "create"), "create", "create")
     assert call.with_options(pid_file="/p") == [
         "--root", "create", "create", "--pid-file", "/p", "--bundle", "/b", "create"
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("runtime", "folder", "root"),
+    [
+        ("/usr/sbin/runc", None, "/run/runc"),
+        ("/usr/sbin/runc", "/run/user/0", "/run/runc"),
+        ("/usr/bin/crun", None, "/run/crun"),
+        ("/opt/crun-1.28", "/run/user/0", "/run/user/0/crun"),
+    ],
+)
+def test_each_stock_runtime_has_its_own_root(monkeypatch, runtime, folder, root):
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    if folder:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
+    assert calls.parse(["create", "--bundle", "/b", "x"]).root(runtime) == root
+    assert calls.parse(["--root=/r", "create", "x"]).root(runtime) == "/r"
 
 
 def test_start():

@@ -16,28 +16,38 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import cr
 
 CONFIG = '{"ociVersion": "1.2.0",  "hooks": {"prestart": [{"path": "/usr/bin/dockerd"}], "poststop": []}}\n'
 HOOK = {"path": "/usr/sbin/nft", "args": ["nft"]}
-# A stock runtime: keeps the config.json it was started with and its arguments, then writes the state file of runc.
+# A stock runtime: keeps the config.json it was started with and its arguments, then writes its state file.
 RUNTIME = """#!/bin/sh
 echo "$@" >> {base}/calls
 case "$*" in *create*) ;; *) exit 0 ;; esac
 cp {base}/bundle/config.json {base}/seen.json
 mkdir -p {base}/state/abc
-cat > {base}/state/abc/state.json <<END
-{{"init_process_pid": {pid}, "namespace_paths": {{"NEWNET": "/proc/1/ns/net", "NEWNS": "/proc/1/ns/mnt"}}}}
-END
+{keep}
 exit {code}
 """
+RUNC = """cat > {base}/state/abc/state.json <<END
+{{"init_process_pid": {pid}, "namespace_paths": {{"NEWNET": "/proc/1/ns/net", "NEWNS": "/proc/1/ns/mnt"}}}}
+END"""
+CRUN = """cp {base}/bundle/config.json {base}/state/abc/config.json
+echo '{{"pid": {pid}, "process-start-time": 1, "cgroup-path": "/abc"}}' > {base}/state/abc/status"""
 
 
 @pytest.fixture
-def make(tmp_path):
+def sleeper():
+    with subprocess.Popen(["sleep", "100"]) as process:
+        yield process
+        process.kill()
+
+
+@pytest.fixture
+def make(tmp_path, sleeper):
     (tmp_path / "bundle").mkdir()
     (tmp_path / "bundle" / "config.json").write_text(CONFIG)
     (tmp_path / "own").mkdir()
 
-    def make(hook=None, code=0, pid=2**22 + 1, more=()):
-        runtime = tmp_path / "runc"
-        runtime.write_text(RUNTIME.format(base=tmp_path, code=code, pid=pid))
+    def make(hook=None, code=0, keep=RUNC, more=()):
+        runtime = tmp_path / "runtime"
+        runtime.write_text(RUNTIME.format(base=tmp_path, code=code, keep=keep.format(base=tmp_path, pid=sleeper.pid)))
         runtime.chmod(0o755)
         root, bundle = tmp_path / "state", tmp_path / "bundle"
         call = calls.parse(
@@ -73,10 +83,10 @@ def test_engine_sees_neither_the_placeholders_pid_nor_its_terminal(make, tmp_pat
     made.kill()
 
 
-def test_replace_names_the_restored_process(make, tmp_path):
-    with subprocess.Popen(["sleep", "100"]) as old, subprocess.Popen(["sleep", "100"]) as new:
+def test_replace_names_the_restored_process(make, tmp_path, sleeper):
+    with subprocess.Popen(["sleep", "100"]) as new:
         try:
-            make(pid=old.pid).replace(new.pid)
+            make().replace(new.pid)
             state = json.loads((tmp_path / "state" / "abc" / "state.json").read_text())
             assert state["init_process_pid"] == new.pid
             assert state["init_process_start"] > 0
@@ -84,11 +94,31 @@ def test_replace_names_the_restored_process(make, tmp_path):
                 "NEWNET": f"/proc/{new.pid}/ns/net",
                 "NEWNS": f"/proc/{new.pid}/ns/mnt",
             }
-            assert old.wait(timeout=5) == -9
+            assert sleeper.wait(timeout=5) == -9
             assert new.poll() is None
         finally:
-            old.kill()
             new.kill()
+
+
+def test_replace_in_the_words_of_the_other_stock_runtime(make, tmp_path, sleeper):
+    with subprocess.Popen(["sleep", "100"]) as new:
+        try:
+            made = make(HOOK, keep=CRUN)
+            assert made.exists() and made.pid == sleeper.pid
+            made.replace(new.pid)
+            status = json.loads((tmp_path / "state" / "abc" / "status").read_text())
+            assert (status.pop("pid"), status.pop("process-start-time") > 1) == (new.pid, True)
+            assert status == {"cgroup-path": "/abc"}
+            assert sleeper.wait(timeout=5) == -9
+        finally:
+            new.kill()
+    assert json.loads((tmp_path / "seen.json").read_text())["hooks"]["prestart"][0] == HOOK
+    assert (tmp_path / "state" / "abc" / "config.json").read_text() == CONFIG
+
+
+def test_stock_runtime_of_another_kind(make):
+    with pytest.raises(placeholder.PlaceholderError, match="keeps no state of it in"):
+        make(keep=":")
 
 
 def test_delete_uses_the_engines_global_options(make, tmp_path):

@@ -10,6 +10,7 @@ import os
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
+_MS_RDONLY = 1
 _MS_NOSUID = 2
 _MS_NODEV = 4
 _MS_BIND = 4096
@@ -31,10 +32,10 @@ def bind_mount(source: str, target: str) -> None:
     _checked(_libc.mount(os.fsencode(source), os.fsencode(target), None, _MS_BIND | _MS_REC, None), target)
 
 
-def mount_tmpfs(target: str, size_bytes: int = 0, mode: int = 0o755) -> None:
+def mount_tmpfs(target: str, size_bytes: int = 0, mode: int = 0o755, *, read_only: bool = False) -> None:
     """Mount an empty file system in memory at ``target``; without a size it takes up to half of the memory."""
     options = f"mode={mode:o}" + (f",size={size_bytes}" if size_bytes else "")
-    flags = _MS_NOSUID | _MS_NODEV
+    flags = _MS_NOSUID | _MS_NODEV | (_MS_RDONLY if read_only else 0)
     _checked(_libc.mount(b"tmpfs", os.fsencode(target), b"tmpfs", flags, options.encode()), target)
 
 

@@ -49,8 +49,9 @@ def external_mounts(config: dict[str, Any], mounts: list[mountinfo.Mount]) -> li
     """Return the mount points that belong to the host, not to the container, sorted.
 
     These are bind mounts and what the host has mounted below them (not what the container declares to lie there, for
-    instance a tmpfs in a volume), version 1 control groups, and files masked by /dev/null. CRIU leaves their content
-    alone and mounts the new container's counterparts in their place.
+    instance a tmpfs in a volume), version 1 control groups, files masked by /dev/null, and folders masked by an empty
+    one of the host's (crun; runc masks them by a tmpfs). CRIU leaves their content alone and mounts the new container's
+    counterparts in their place.
 
     Args:
         config: the container's specification.
@@ -58,6 +59,7 @@ def external_mounts(config: dict[str, Any], mounts: list[mountinfo.Mount]) -> li
     """
     bound = binds(config)
     declared = {os.path.normpath(mount["destination"]) for mount in config.get("mounts", [])}
+    masked = {os.path.normpath(path) for path in (config.get("linux") or {}).get("maskedPaths") or []}
     found = set()
     for mount in mounts:
         if mount.target == "/":
@@ -66,6 +68,7 @@ def external_mounts(config: dict[str, Any], mounts: list[mountinfo.Mount]) -> li
         if (
             mount.fstype == "cgroup"
             or (mount.fstype in ("devtmpfs", "tmpfs") and mount.root == "/null")
+            or (mount.target in masked and mount.root != "/")
             or owner in bound
         ):
             found.add(mount.target)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 
@@ -52,10 +53,13 @@ class Call:
         self.options = options
         self.container_id = container_id
 
-    @property
-    def root(self) -> str:
-        """Folder of the runtime's own state."""
-        return self.options.get("root", "/run/runc")
+    def root(self, runtime: str) -> str:
+        """Return the folder of the stock runtime's own state."""
+        if "root" in self.options:
+            return self.options["root"]
+        if "crun" in os.path.basename(runtime):
+            return os.path.join(os.environ.get("XDG_RUNTIME_DIR") or "/run", "crun")
+        return "/run/runc"
 
     def with_options(self, **changed: str) -> list[str]:
         """Return the arguments with options of the command replaced or, where they were not given, added."""

@@ -39,7 +39,10 @@ def create(runtime: str, call: Call, ticket: Ticket) -> int:
         pass  # the holder meets it again and reports it
     try:
         created.wait()
-    except placeholder.PlaceholderError:
+    except placeholder.PlaceholderError as e:
+        if str(e):
+            created.delete()
+            call.complain(f"The container could not be restored: {e}")
         forget(call.container_id)
         return 1
     reader, writer = os.pipe()

@@ -95,7 +95,7 @@ class Holder:
         rootfs.apply(self.ticket.checkpoint, root)
         there = spec.binds(config)
         lacking = staging.needed(self.ticket, there)
-        sources = self._mount_sources(config, lacking)
+        sources, masked = self._mount_sources(config, lacking)
         for volume in self.ticket.volumes:
             source = there.get(volume["destination"])
             if volume["kind"] == "file" or volume in lacking:
@@ -103,7 +103,7 @@ class Holder:
             if source is None:
                 raise rootfs.RootfsError(f"the new container mounts nothing at {volume['destination']}")
             volumes.bring_back(self.ticket.container_id, volume["archive"], source)
-        sources.update(staging.stage(self.ticket, lacking))
+        sources.update(staging.stage(self.ticket, lacking, masked))
         os.mkdir(self.root, 0o700)
         kernel.bind_mount(root, self.root)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -128,20 +128,27 @@ class Holder:
 
         return move_in
 
-    def _mount_sources(self, config: dict[str, Any], staged: list[dict[str, str]]) -> dict[str, str]:
+    def _mount_sources(self, config: dict[str, Any], staged: list[dict[str, str]]) -> tuple[dict[str, str], list[str]]:
+        """Return ({mount point: what to mount there}, mount points of folders that take an empty one)."""
         elsewhere = {volume["destination"] for volume in staged}
         wanted = [target for target in self.ticket.external_mounts if target not in elsewhere]
         sources, missing = spec.mount_sources(wanted, config, mountinfo.read(self.placeholder.pid), mountinfo.read())
+        masked = []
         for target in list(missing):
-            if target.startswith(("/proc/", "/sys/")):  # a file that is masked on the source's kernel only
+            if not target.startswith(("/proc/", "/sys/")):
+                continue
+            # The source's kernel or stock runtime has masked more than those of this host, or in another way.
+            if os.path.isdir(f"/proc/{self.placeholder.pid}/root{target}"):
+                masked.append(target)
+            else:
                 sources[target] = os.devnull
-                missing.remove(target)
+            missing.remove(target)
         if missing:
             raise rootfs.RootfsError(
                 f"the checkpointed container had something of its host mounted at {', '.join(missing)}, "
                 "the new container has nothing there; give it the same mounts"
             )
-        return sources
+        return sources, masked
 
     def _options(self, sources: dict[str, str], network: int, images: int, work: int) -> Any:
         rpc = session.rpc()

@@ -16,7 +16,7 @@ import signal
 import socket
 import subprocess
 
-from ansible_collections.stillpoint.criu.plugins.module_utils._oci import process
+from ansible_collections.stillpoint.criu.plugins.module_utils._oci import cgroup, process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,13 +36,27 @@ _CLONE_NAMES = {
 }
 
 
+# The file in which a stock runtime remembers a container, below its root, and the names that it gives there to the init
+# process and to its start time: runc's and crun's.
+_RECORDS = {
+    "state.json": ("init_process_pid", "init_process_start"),
+    "status": ("pid", "process-start-time"),
+}
+
+
 class PlaceholderError(Exception):
-    """The stock runtime could not create it; it has told its engine why itself."""
+    """The stock runtime could not create it and has told its engine why itself, or the message says why."""
 
 
 @contextlib.contextmanager
-def _hooked(bundle: str, hook: dict[str, Any] | None) -> Iterator[None]:
-    """Add a hook to the configuration of a bundle, for the time being."""
+def _hooked(bundle: str, state: str, hook: dict[str, Any] | None) -> Iterator[None]:
+    """Add a hook to the configuration of a bundle, for the time being.
+
+    Args:
+        bundle: folder of ``config.json``.
+        state: the stock runtime's folder of the container. crun keeps a copy of the configuration there.
+        hook: nothing happens when None.
+    """
     if hook is None:
         yield
         return
@@ -57,15 +71,17 @@ def _hooked(bundle: str, hook: dict[str, Any] | None) -> Iterator[None]:
     try:
         yield
     finally:
-        with open(path, "w", encoding="utf-8") as f:
-            f.write(text)
+        for folder in (bundle, state):
+            if os.path.exists(os.path.join(folder, "config.json")):
+                with open(os.path.join(folder, "config.json"), "w", encoding="utf-8") as f:
+                    f.write(text)
 
 
 class Placeholder:
     """A created container of the stock runtime.
 
     Args:
-        runtime: path of the stock runtime (runc).
+        runtime: path of the stock runtime, runc or crun.
         call: the engine's ``create`` call.
         folder: where short-lived files may lie.
         hook: an OCI hook to run when its namespaces exist, before the engine's own hooks; none when None.
@@ -74,7 +90,7 @@ class Placeholder:
     def __init__(self, runtime: str, call: Call, folder: str, hook: dict[str, Any] | None) -> None:
         self._runtime = runtime
         self._call = call
-        self._state_file = os.path.join(call.root, call.container_id, "state.json")
+        self._folder = os.path.join(call.root(runtime), call.container_id)
         changed = {"pid_file": os.path.join(folder, "placeholder.pid")}
         self._console = None
         if "console-socket" in call.options:
@@ -84,11 +100,13 @@ class Placeholder:
             self._console.listen(1)
             changed["console_socket"] = os.path.join(folder, "console")
         self._until_created = contextlib.ExitStack()
-        self._until_created.enter_context(_hooked(call.options["bundle"], hook))
+        self._until_created.enter_context(_hooked(call.options["bundle"], self._folder, hook))
         # Not run_command: there is no AnsibleModule in this layer.  pylint: disable-next=ansible-bad-function
         self._creation = subprocess.Popen([runtime, *call.with_options(**changed)])
-        self._state: dict[str, Any] = {}
-        self.pid = 0  # of its init, once it has been waited for
+        # Known once it has been waited for:
+        self._record = ""  # name of the file
+        self.pid = 0  # of its init
+        self.cgroups: list[str] = []  # folders of its control groups
 
     def wait(self) -> None:
         """Wait until the stock runtime has created it.
@@ -100,39 +118,41 @@ class Placeholder:
         self._until_created.close()
         if code != 0:
             raise PlaceholderError
-        self._state = self._read_state()
-        self.pid = self._state["init_process_pid"]
+        self._record = next((name for name in _RECORDS if os.path.exists(os.path.join(self._folder, name))), "")
+        if not self._record:
+            raise PlaceholderError(
+                f"{self._runtime} keeps no state of it in {self._folder} as runc and crun do, and no other is supported"
+            )
+        pid, _start = _RECORDS[self._record]
+        self.pid = self._read_record()[pid]
+        self.cgroups = sorted(set(cgroup.paths(self.pid).values()))
 
-    def _read_state(self) -> dict[str, Any]:
-        with open(self._state_file, encoding="utf-8") as f:
+    def _read_record(self) -> dict[str, Any]:
+        with open(os.path.join(self._folder, self._record), encoding="utf-8") as f:
             return json.load(f)
 
     @property
-    def cgroups(self) -> list[str]:
-        """Folders of its control groups."""
-        found = self._state.get("cgroup_paths") or {}
-        return sorted({path for path in found.values() if os.path.isdir(path)})
-
-    @property
     def exec_fifo(self) -> str:
-        """The pipe whose existence tells runc that the container was not started yet."""
-        return os.path.join(os.path.dirname(self._state_file), "exec.fifo")
+        """The pipe whose existence tells the stock runtime that the container was not started yet."""
+        return os.path.join(self._folder, "exec.fifo")
 
     def exists(self) -> bool:
         """Tell whether the engine has not deleted it."""
-        return os.path.exists(self._state_file)
+        return os.path.exists(os.path.join(self._folder, self._record))
 
     def replace(self, pid: int) -> None:
         """End the placeholder's own process and make ``pid`` the container's init in the runtime's eyes."""
-        state = self._read_state()
-        state["init_process_pid"] = pid
-        state["init_process_start"] = process.start_time(pid)
-        for kind in state.get("namespace_paths") or {}:
-            state["namespace_paths"][kind] = f"/proc/{pid}/ns/{_CLONE_NAMES.get(kind, kind.lower())}"
-        temporary = self._state_file + ".stillpoint"
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as f:
-            json.dump(state, f)
-        os.rename(temporary, self._state_file)
+        record = self._read_record()
+        for name, value in zip(_RECORDS[self._record], (pid, process.start_time(pid))):
+            record[name] = value
+        for kind in record.get("namespace_paths") or {}:
+            record["namespace_paths"][kind] = f"/proc/{pid}/ns/{_CLONE_NAMES.get(kind, kind.lower())}"
+        path = os.path.join(self._folder, self._record)
+        with open(
+            os.open(path + ".stillpoint", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8"
+        ) as f:
+            json.dump(record, f)
+        os.rename(path + ".stillpoint", path)
         self.kill()
 
     def kill(self) -> None:

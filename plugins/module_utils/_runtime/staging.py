@@ -36,13 +36,17 @@ def needed(ticket: Ticket, there: dict[str, str]) -> list[dict[str, str]]:
     ]
 
 
-def stage(ticket: Ticket, volumes: list[dict[str, str]]) -> dict[str, str]:
+def stage(ticket: Ticket, volumes: list[dict[str, str]], empty: list[str]) -> dict[str, str]:
     """Lay them out below the restore's staging place; return {destination: path}.
 
+    Args:
+        ticket: of the restore.
+        volumes: those that the container lacks.
+        empty: where it lacks an empty folder that cannot be written to.
     Raises:
         OSError, TreeError: they could not be laid out.
     """
-    if not volumes:
+    if not volumes and not empty:
         return {}
     top = places.staged(ticket.container_id)
     os.mkdir(top, 0o700)
@@ -58,4 +62,9 @@ def stage(ticket: Ticket, volumes: list[dict[str, str]]) -> dict[str, str]:
         else:
             tree.unpack(volume["archive"], folder)
             found[volume["destination"]] = os.path.join(folder, tree.CONTENT)
+    if empty:
+        folder = os.path.join(top, "empty")
+        os.mkdir(folder)
+        kernel.mount_tmpfs(folder, read_only=True)
+        found.update(dict.fromkeys(empty, folder))
     return found
