@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,14 +26,26 @@ ENGINES = ("alpha", "gamma")
 """Docker 28.5 on cgroup v2 and Docker 26.1 on cgroup v1; beta is alpha's twin."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let pytest-xdist give all tests of a host to one process: a test may look at the whole of its host."""
+    for item in items:
+        call = getattr(item, "callspec", None)
+        parameters = call.params.values() if call else ()
+        host = next((value for value in parameters if value in HOSTS), HOSTS[0])
+        item.add_marker(pytest.mark.xdist_group(host))
+
+
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
-    """The lab with all its Docker hosts; brought up, and taken down again, when it is not up yet."""
+    """The lab with all its Docker hosts; brought up when it is not up yet, and then taken down again.
+
+    One of several test processes leaves it up, since the others may not have finished.
+    """
     lab = Lab()
-    was_up = bool(lab.hosts())
+    stays = bool(lab.hosts()) or "PYTEST_XDIST_WORKER" in os.environ
     lab.up(HOSTS)
     yield lab
-    if not was_up:
+    if not stays:
         lab.down()
 
 
@@ -43,7 +57,9 @@ def controller(lab: Lab) -> Controller:
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to("../../..")
     controller = Controller(lab.inventory)
-    controller.role(",".join(HOSTS), "restore_runtime")
+    with (ROOT / ".build/integration.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of several test processes the first one changes something, in peace
+        controller.role(",".join(HOSTS), "restore_runtime")
     return controller
 
 

@@ -74,7 +74,8 @@ STAGES = {
         lab=True,
     ),
     "integration": Stage(
-        [["pytest", "-v", "tests/integration"]],
+        # A process for each kind of host; see tests/integration/conftest.py.
+        [["pytest", "-v", "--numprocesses=2", "--dist=loadgroup", "tests/integration"]],
         needs="tests/integration/**/test_*.py",
         missing="tests/integration",
         lab=True,
