@@ -20,7 +20,10 @@ description:
   - The checkpoint holds the memory of the processes, so their secrets. Its folder can only be entered by root.
 options:
   name:
-    description: Names or ids of running containers. They are saved one after the other.
+    description:
+      - Names or ids of running containers. They are saved one after the other.
+      - With O(engine=process) each is a process number, C(unit:<systemd unit>) for the unit's main process, or a
+        regular expression that the command line of one process matches. It is saved with its descendants.
     type: list
     elements: str
     default: []
@@ -79,7 +82,10 @@ options:
     type: bool
     default: false
   ignore_rootfs:
-    description: Do not save what the container changed in its root file system.
+    description:
+      - Do not save what the container changed in its root file system.
+      - Containers of runc and crun have no image, so all of their root file system is saved, or with this nothing of
+        it. Then a restore uses the folder of the original.
     type: bool
     default: false
   ignore_volumes:
@@ -221,7 +227,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.text.formatters import human_to_bytes
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
-from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import arguments, save
+from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import arguments, engines, save
 
 _SWITCHES = (
     "scope",
@@ -262,7 +268,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     parameters = module.params
-    arguments.find_libraries("pycriu", "docker")
+    arguments.find_libraries("pycriu", *engines.libraries(module.params, module.params["name"]))
     if not parameters["name"] and not parameters["labels"]:
         module.fail_json(msg="Neither name nor labels say which container to save: both are empty.")
     options = {name: parameters[name] for name in _SWITCHES}

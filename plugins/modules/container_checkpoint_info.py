@@ -102,7 +102,7 @@ checkpoints:
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import manifest, store
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError
-from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import arguments, save
+from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import arguments, engines, save
 
 
 def _describe(entry, verify):
@@ -135,7 +135,7 @@ def main() -> None:
     wanted = module.params
     try:
         if wanted["name"]:
-            store.check_name(wanted["name"], "container")
+            wanted["name"] = store.check_name(engines.folder_name(wanted["name"]), "container")
         found = [
             _describe(entry, wanted["verify"])
             for entry in store.entries(wanted["path"], wanted["name"])

@@ -20,13 +20,44 @@ description:
   - If it fails, the half-made container is removed and the checkpoint stays as it is.
 options:
   name:
-    description: Name of the container that was saved.
+    description:
+      - Name of the container that was saved. Needed unless O(archive) is given, whose own name is then the default.
+      - A process is called after its command and number, such as V(redis-server-4711), or after its systemd unit.
     type: str
-    required: true
     aliases: [container]
   checkpoint_name:
     description: Which of its checkpoints; the newest complete one when not given.
     type: str
+  archive:
+    description:
+      - Path on the managed host of a checkpoint archive that another tool has written, to restore instead of a
+        checkpoint of this collection. Known are those of C(podman container checkpoint --export) and those that CRI-O
+        and containerd write for the kubelet; compressed with zstd or gzip, or not.
+      - It is taken over into a checkpoint below O(path), named by its SHA-256, and that is restored. Giving the same
+        archive again restores from there.
+      - An archive can contain anything. It is checked before it is unpacked, but its images make CRIU, as root, build
+        processes by its word. Restore only archives from people whom you would give root on this host.
+    type: path
+  archive_max_size:
+    description:
+      - The most that O(archive) may take when it is unpacked. It may never take more than is free below O(path).
+    type: bytes
+    default: 64G
+  allow_mounts:
+    description:
+      - Which paths or volumes of this host the container of O(archive) may mount, by their path or name on the host or
+        by their mount point. All others that the archive names are refused.
+    type: list
+    elements: str
+    default: []
+  allow_privileges:
+    description:
+      - What the container of O(archive) may have beyond that which engines give to any container. Capabilities, such as
+        V(NET_ADMIN), and V(host_network), V(host_ipc), V(devices), V(unconfined_seccomp), V(unmasked_paths).
+      - The error that refuses an archive lists what it asks for.
+    type: list
+    elements: str
+    default: []
   path:
     description: Folder of the checkpoints.
     type: path
@@ -38,7 +69,10 @@ options:
     type: str
     choices: [full, rootfs]
   new_name:
-    description: Name for the restored container; the default is C(<name>-restored).
+    description:
+      - Name for the restored container; the default is C(<name>-restored).
+      - With O(engine=cri) it is V(namespace/pod/container) or V(pod/container), and the default is the old one. The pod
+        must run under the runtime handler C(stillpoint); one that does not exist is made from the saved configuration.
     type: str
   image_policy:
     description:
@@ -67,6 +101,12 @@ options:
     default: false
   tcp_close:
     description: Restore established TCP connections as closed.
+    type: bool
+    default: false
+  pid_namespace:
+    description:
+      - With O(engine=process), restore into a new pid namespace, in which no process number is taken.
+      - The processes see only each other then. They cannot be saved again from there.
     type: bool
     default: false
   ignore_volumes:
@@ -127,6 +167,12 @@ EXAMPLES = r"""
     published_ports: ["8081:80"]
     ignore_static_ip: true
     verify_url: http://127.0.0.1:8081/
+
+- name: Take over a container that Podman has saved on another host
+  stillpoint.criu.container_restore:
+    archive: /srv/incoming/web.tar.zst
+    new_name: web
+    allow_mounts: [/srv/www, web-data]
 """
 
 RETURN = r"""
@@ -185,16 +231,20 @@ actions:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError
-from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
-from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import arguments, restore, save
+from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError, EngineMissing
+from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import arguments, engines, restore, save
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec=dict(
-            name=dict(type="str", required=True, aliases=["container"]),
+            name=dict(type="str", aliases=["container"]),
             checkpoint_name=dict(type="str"),
+            archive=dict(type="path"),
+            archive_max_size=dict(type="bytes", default="64G"),
+            allow_mounts=dict(type="list", elements="str", default=[]),
+            allow_privileges=dict(type="list", elements="str", default=[]),
             scope=dict(type="str", choices=["full", "rootfs"]),
             new_name=dict(type="str"),
             image_policy=dict(type="str", choices=["exact", "name"], default="exact"),
@@ -203,6 +253,7 @@ def main() -> None:
             ignore_static_ip=dict(type="bool", default=False),
             ignore_static_mac=dict(type="bool", default=False),
             tcp_close=dict(type="bool", default=False),
+            pid_namespace=dict(type="bool", default=False),
             ignore_volumes=dict(type="bool", default=False),
             verify=dict(type="bool", default=True),
             verify_command=dict(type="list", elements="str", default=[]),
@@ -211,24 +262,29 @@ def main() -> None:
             **arguments.PATH,
             **arguments.ENGINE,
         ),
+        required_one_of=[("name", "archive")],
+        mutually_exclusive=[("checkpoint_name", "archive")],
         supports_check_mode=True,
     )
-    arguments.find_libraries("pycriu", "docker")
+    arguments.find_libraries("pycriu", *engines.libraries(module.params, [module.params["name"] or ""]))
     try:
         work = restore.Restore(module.params)
-        result = {"changed": False, "actions": [], "checkpoint": save.summary(work.record)}
+        result = {"changed": False, "actions": work.actions, "checkpoint": save.summary(work.record)}
         found = work.running()
         if found is None:
             work.prepare()
             result["changed"] = True
             if module.check_mode:
-                result["actions"] = [f"would restore {work.new_name} from {work.entry.path}"]
+                result["actions"] = work.predicted()
             else:
                 result["container"] = work.run()
-                result.update(verification=work.verification, actions=work.actions, statistics=work.statistics)
+                result.update(verification=work.verification, statistics=work.statistics)
                 result.update({name: round(value, 3) for name, value in work.timings.items()})
         elif not module.check_mode:
             result["container"] = found
+    except EngineMissing as e:
+        arguments.find_libraries(e.library)  # it was the checkpoint that said which engine it is
+        module.fail_json(msg=str(e))
     except (CheckpointError, EngineError) as e:
         module.fail_json(msg=str(e))
     for warning in work.warnings:

@@ -132,7 +132,7 @@ cpu:
       type: list
       elements: str
 engines:
-  description: Container engines whose program is installed.
+  description: Container engines whose program is installed, and runc and crun, which can be used without one.
   returned: always
   type: list
   elements: dict
@@ -184,17 +184,12 @@ verdict:
       elements: dict
 """
 
-import json
 import os
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.stillpoint.criu.plugins.module_utils._criu import features
-
-RUNTIME_NAME = "stillpoint"
-RUNTIME_PATH = "/usr/local/sbin/stillpoint-runtime"
-_ENGINE_SECONDS = "15"
-_SUPPORTED = ("docker",)
+from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import installed
 
 
 def pycriu_state() -> dict[str, Any]:
@@ -232,74 +227,6 @@ def criu_state(run: features.Run, executable: str, kernel: str) -> tuple[dict[st
     return state, checked
 
 
-def docker_state(run: features.Run) -> dict[str, Any] | None:
-    """Describe Docker through its command line client, or return None where there is none."""
-    docker = features.locate("docker")
-    if docker is None:
-        return None
-    info, error = _json(run, ["timeout", _ENGINE_SECONDS, docker, "info", "--format", "{{json .}}"])
-    runtimes = info.get("Runtimes") or {}
-    registered = runtimes.get(RUNTIME_NAME) or {}
-    return {
-        "name": "docker",
-        "version": info.get("ServerVersion") or None,
-        "runtimes": sorted(runtimes),
-        "default_runtime": info.get("DefaultRuntime"),
-        "cgroup_driver": info.get("CgroupDriver"),
-        "storage_driver": info.get("Driver"),
-        "restore_runtime_registered": registered.get("path") == RUNTIME_PATH and os.access(RUNTIME_PATH, os.X_OK),
-        "error": error or "; ".join(info.get("ServerErrors") or []),
-    }
-
-
-def podman_state(run: features.Run) -> dict[str, Any] | None:
-    """Describe Podman, or return None where there is none."""
-    podman = features.locate("podman")
-    if podman is None:
-        return None
-    info, error = _json(run, ["timeout", _ENGINE_SECONDS, podman, "info", "--format", "json"])
-    host = info.get("host") or {}
-    runtime = (host.get("ociRuntime") or {}).get("name")
-    return {
-        "name": "podman",
-        "version": (info.get("version") or {}).get("Version"),
-        "runtimes": [runtime] if runtime else [],
-        "default_runtime": runtime,
-        "cgroup_driver": host.get("cgroupManager"),
-        "storage_driver": (info.get("store") or {}).get("graphDriverName"),
-        "restore_runtime_registered": runtime == RUNTIME_NAME,
-        "error": error,
-    }
-
-
-def _json(run: features.Run, argv: list[str]) -> tuple[dict[str, Any], str]:
-    """Run a program that prints a JSON object; return it (empty on failure) and the error text."""
-    code, out, err = run(argv)
-    try:
-        answer = json.loads(out)
-    except ValueError:
-        answer = None
-    if isinstance(answer, dict):
-        return answer, ""
-    return {}, err.strip() or f"{argv[2]} gave no answer within {_ENGINE_SECONDS} s (exit code {code})."
-
-
-def judge_engine(engine: dict[str, Any]) -> features.Finding:
-    """Say whether containers of an engine can be saved and restored."""
-    name, version = engine["name"], engine["version"]
-    if not version:
-        text = f"{name} is installed but does not answer: {engine['error']}"
-        return features.Finding("warning", name, text, f"Start {name}, or ignore this if it is not used here.")
-    if name not in _SUPPORTED:
-        text = f"{name} {version}: this version of the collection saves and restores containers of Docker only."
-        return features.Finding("warning", name, text)
-    if not engine["restore_runtime_registered"]:
-        remedy = "Run the role stillpoint.criu.restore_runtime; it restarts no container."
-        text = f"{name} {version}: containers can be saved, not restored: the restore runtime is not registered."
-        return features.Finding("warning", name, text, remedy)
-    return features.Finding("ok", name, f"{name} {version}: containers can be saved and restored.")
-
-
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
@@ -314,7 +241,7 @@ def main() -> None:
     kernel = features.kernel_release()
     config = features.kernel_config()
     criu, checked = criu_state(run, module.params["criu_executable"], kernel)
-    engines = [engine for engine in (docker_state(run), podman_state(run)) if engine is not None]
+    engines = installed.engines(run)
     findings = features.verdict(
         criu=criu["path"],
         version=features.parse_version(criu["version"]) if criu["version"] else (),
@@ -324,7 +251,7 @@ def main() -> None:
         config=config,
         pycriu=None if criu["pycriu"]["available"] else criu["pycriu"]["error"],
     )
-    findings += [judge_engine(engine) for engine in engines]
+    findings += [installed.judge(engine) for engine in engines]
 
     def listed(severity: str) -> list[dict[str, str]]:
         chosen = [finding for finding in findings if finding.severity == severity]

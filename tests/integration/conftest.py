@@ -10,14 +10,17 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "lab")]
-pytest.register_assert_rewrite("harness.cycle", "harness.sandbox")
+pytest.register_assert_rewrite("harness.checkpointctl", "harness.cycle", "harness.sandbox")
 
+from harness import features  # noqa: E402
 from harness.controller import ROOT, Controller  # noqa: E402
+from harness.dockerhost import Podman  # noqa: E402
 from harness.sandbox import Sandbox  # noqa: E402
 from stillpoint_lab.api import Lab  # noqa: E402
 
@@ -26,13 +29,32 @@ ENGINES = ("alpha", "gamma")
 """Docker 28.5 on cgroup v2 and Docker 26.1 on cgroup v1; beta is alpha's twin."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let pytest-xdist give all tests of a host to one process: a test may look at the whole of its host."""
-    for item in items:
-        call = getattr(item, "callspec", None)
-        parameters = call.params.values() if call else ()
-        host = next((value for value in parameters if value in HOSTS), HOSTS[0])
-        item.add_marker(pytest.mark.xdist_group(host))
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give all tests of a host to one of several test processes: a test may look at the whole of its host."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByHost(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return next((host for host in HOSTS[1:] if host in nodeid), HOSTS[0])
+
+    return ByHost(config, log)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Note for tests/tools/support_table.py what each test proves."""
+    call = getattr(item, "callspec", None)
+    parameters = list(call.params.values()) if call else []
+    host = next((value for value in parameters if value in HOSTS), HOSTS[0])
+    scenario = next((value for value in parameters if isinstance(value, type)), None)
+    for mark in item.iter_markers("proves"):
+        engine, *proved = mark.args
+        if engine == "runtime":
+            engine = next(value for value in parameters if value in ("runc", "crun"))
+        proved = proved or [*features.CYCLE, *getattr(scenario, "features", ())]
+        if host != "gamma":  # the others have no controllers for them: see their tests
+            proved = [feature for feature in proved if feature != features.LIMITS or len(proved) == 1]
+        item.user_properties += [("proves", f"{engine}: {feature}") for feature in proved]
+    item.user_properties.append(("cgroup", "v1" if host == "gamma" else "v2"))
 
 
 @pytest.fixture(scope="session")
@@ -64,14 +86,18 @@ def controller(lab: Lab) -> Controller:
 
 
 @pytest.fixture
-def sandbox_on(lab: Lab, controller: Controller) -> Iterator[Callable[[str], Sandbox]]:
-    """Give a sandbox on the host named, the same one at each call; all are cleaned after the test."""
-    made: dict[str, Sandbox] = {}
+def sandbox_on(lab: Lab, controller: Controller) -> Iterator[Callable[..., Sandbox]]:
+    """Give a sandbox on the host named, the same one at each call; all are cleaned after the test.
 
-    def make(name: str) -> Sandbox:
-        if name not in made:
-            made[name] = Sandbox(lab.host(name), controller)
-        return made[name]
+    It has Docker there or, when a stock runtime is named too, Podman with that.
+    """
+    made: dict[tuple[str, str], Sandbox] = {}
+
+    def make(name: str, stock: str = "") -> Sandbox:
+        if (name, stock) not in made:
+            docker = Podman(lab.host(name), stock=stock) if stock else None
+            made[name, stock] = Sandbox(lab.host(name), controller, docker)
+        return made[name, stock]
 
     yield make
     for sandbox in made.values():

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Callable
 
 import pytest
+from harness import checkpointctl
 from harness.controller import ModuleFailed
 from harness.cycle import assert_consecutive
 from harness.dockerhost import APPS, BUSYBOX, TICKER, Container, until
@@ -28,15 +29,7 @@ def counter(sandbox: Sandbox, what: str, *options: str) -> Container:
 def test_checkpointctl_reads_ours(sandbox: Sandbox) -> None:
     """`checkpointctl show` and `inspect` read a tar archive of our checkpoint, as they do those of Podman."""
     container = counter(sandbox, "app")
-    saved = sandbox.checkpoint(container.name)["checkpoint"]
-    archive = str(sandbox.docker.folder("archive") / "checkpoint.tar")
-    sandbox.host.run(["tar", "--create", f"--file={archive}", f"--directory={saved['path']}", "."])
-    shown = sandbox.host.run(["checkpointctl", "show", archive]).stdout
-    for expected in (container.name, BUSYBOX, saved["container"]["id"][:12]):
-        assert expected in shown, shown
-    inspected = sandbox.host.run(["checkpointctl", "inspect", "--stats", "--mounts", "--ps-tree", archive]).stdout
-    for expected in (container.name, "Frozen time", "/proc", "[1]  sh"):
-        assert expected in inspected, inspected
+    checkpointctl.assert_reads(sandbox, sandbox.checkpoint(container.name)["checkpoint"], BUSYBOX)
 
 
 def test_layout(sandbox: Sandbox) -> None:

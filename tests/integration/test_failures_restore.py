@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from harness import features
 from harness.controller import Controller
 from harness.dockerhost import BUSYBOX, TICKER, Container, until
 from harness.harmless import assert_alive, harmless, refusal, start_server
@@ -229,6 +230,7 @@ def test_dockerd_restarted_between_checkpoint_and_restore(sandbox: Sandbox) -> N
     assert copy.ticks()[0] <= written[-1] + 1
 
 
+@pytest.mark.proves("docker", features.REFUSED)
 def test_verification_fails(sandbox: Sandbox) -> None:
     """A container that does not pass the user's own check is removed again, and its volume is as it was."""
     volume = sandbox.docker.name("data")

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+from harness import features
 from harness.cycle import Scenario, full_cycle
 from harness.dockerhost import TICKER, Container, until
 from harness.sandbox import Sandbox
@@ -15,6 +17,10 @@ from harness.sandbox import Sandbox
 class Volumes(Scenario):
     """A named volume, a nameless one, and a bind mount whose data is saved too."""
 
+    features = (
+        features.FILES,
+        features.VOLUMES,
+    )
     PLACES = ("/named", "/nameless", "/bound")
     SCRIPT = (
         "trap 'exit 0' TERM; "
@@ -55,6 +61,8 @@ class Volumes(Scenario):
 class Supervised(Scenario):
     """A health check and the restart policy `always`."""
 
+    features = (features.WATCHED,)
+
     def options(self) -> list[str]:
         check = ["--health-cmd", "test -e /healthy", "--health-interval", "1s", "--health-retries", "2"]
         return ["--restart", "always", *check]
@@ -73,18 +81,20 @@ class Supervised(Scenario):
         self.ready(container)
 
 
+@pytest.mark.proves("docker", features.FILES, features.VOLUMES, features.GOES_ON, features.AGAIN, features.TOOLS)
 def test_volumes(sandbox: Sandbox) -> None:
     """The content of volumes comes back as it was at the checkpoint."""
     full_cycle(Volumes(sandbox))
 
 
+@pytest.mark.proves("docker", features.WATCHED)
 def test_supervised(sandbox: Sandbox) -> None:
     """The restored container is watched as its original was."""
     full_cycle(Supervised(sandbox))
 
 
-def test_restart_of_restored(sandbox: Sandbox) -> None:
-    """Docker restarts a restored container, whose restore it never saw, afresh when its process dies."""
+def check_restart_of_restored(sandbox: Sandbox) -> None:
+    """The engine restarts a restored container, whose restore it never saw, afresh when its process dies."""
     docker = sandbox.docker
     original = docker.start("app", Scenario.image, ["sh", "-c", TICKER], "--restart", "always")
     original.wait_for_ticks(3)
@@ -95,5 +105,10 @@ def test_restart_of_restored(sandbox: Sandbox) -> None:
     restored = docker.container(f"{original.name}-restored")
     assert restored.ticks()[0] > 1
     sandbox.host.run(["kill", "-KILL", str(restored.state()["Pid"])])
-    until("Docker has started it again", lambda: restored.inspect()["RestartCount"] == 1)
+    until("the engine has started it again", lambda: restored.inspect()["RestartCount"] == 1)
     until("it counts from one", lambda: 1 in restored.ticks())
+
+
+def test_restart_of_restored(sandbox: Sandbox) -> None:
+    """The restart policy works on a restored container."""
+    check_restart_of_restored(sandbox)

@@ -9,6 +9,7 @@ import time
 import urllib.request
 
 import pytest
+from harness import features
 from harness.cycle import Scenario, full_cycle
 from harness.dockerhost import Container
 from harness.sandbox import Sandbox
@@ -44,6 +45,10 @@ class Counter(Scenario):
 class PublishedCounter(Counter):
     """On the default bridge, read by the controller through a published port."""
 
+    features = (
+        features.COPY,
+        features.NETWORK,
+    )
     leave_running = True
     keeps_address = False  # the default bridge lets nobody choose one
 
@@ -67,6 +72,7 @@ class PublishedCounter(Counter):
 class HostNetworkCounter(PublishedCounter):
     """In the host's own network namespace."""
 
+    features = (features.NETWORK,)
     leave_running = False
     keeps_address = True
 
@@ -87,6 +93,8 @@ class IsolatedCounter(Counter):
 class MacvlanCounter(Counter):
     """On a macvlan network, with a fixed address; read by another container on the same network."""
 
+    features = (features.NETWORK,)
+
     def options(self) -> list[str]:
         subnet = self.docker.subnet()
         self.address = f"{subnet}.10"
@@ -99,6 +107,7 @@ class MacvlanCounter(Counter):
         return int(self.docker("run", "--rm", "--network", self.network, self.image, "wget", "-q", "-O", "-", url))
 
 
+@pytest.mark.proves("docker")
 @pytest.mark.parametrize("scenario", [PublishedCounter, HostNetworkCounter, IsolatedCounter, MacvlanCounter])
 def test_counter(sandbox: Sandbox, scenario: type[Counter]) -> None:
     """The counter counts on, is reached as before, and starts from 1 again after stop and start."""

@@ -9,6 +9,7 @@ import json
 from typing import Any
 
 import pytest
+from harness import features
 from harness.cycle import Scenario, full_cycle
 from harness.dockerhost import APPS, TICKER, Container, until
 from harness.sandbox import Client, Sandbox, program
@@ -17,6 +18,7 @@ from harness.sandbox import Client, Sandbox, program
 class Server(Scenario):
     """A server on a network of its own, with a fixed address. It must run as its image's first process does."""
 
+    features = (features.TCP,)
     image = APPS
     macvlan = False
     serve = ""  # the shell command, ending in `exec ...`
@@ -34,8 +36,8 @@ class Server(Scenario):
     def client(self, *command: str) -> Client:
         """Start a client: in the host's network, or where the host cannot reach its macvlan, in a container."""
         network = self.network if self.macvlan else "host"
-        options = ["--interactive", "--rm", "--name", self.docker.name("client"), "--network", network]
-        return self.sandbox.client("docker", "run", *options, self.image, *command)
+        options = ["--interactive", "--name", self.docker.name("client"), "--network", network]
+        return self.sandbox.client(*self.docker.attendant(self.image, *options), *command)
 
 
 class Redis(Server):
@@ -212,6 +214,7 @@ class LocalPostgreSQL(PostgreSQL):
         return until(f"psql answers {statement!r}", answers)[0]
 
 
+@pytest.mark.proves("docker")
 @pytest.mark.parametrize("scenario", [Redis, RedisOnMacvlan, Nginx, PostgreSQL, LocalPostgreSQL])
 def test_server(sandbox: Sandbox, scenario: type[Server]) -> None:
     """The server's clients notice nothing but a pause, its data is complete."""

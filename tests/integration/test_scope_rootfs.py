@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from harness import features
 from harness.dockerhost import BUSYBOX, TICKER, Container, until
 from harness.harmless import refusal
 from harness.sandbox import Sandbox
@@ -42,6 +43,7 @@ def check_restored(container: Container) -> None:
     assert container.exec("cat", "/vol/x") == "x\n"
 
 
+@pytest.mark.proves("docker", features.SCOPE)
 @pytest.mark.parametrize("leave_running", [True, False])
 def test_files_alone(sandbox: Sandbox, leave_running: bool) -> None:
     """The files of one moment come back, the processes do not."""

@@ -26,6 +26,8 @@ from types import FrameType
 ROOT = Path(__file__).resolve().parents[2]
 COLLECTION = "ansible_collections.stillpoint.criu"
 LAB = [sys.executable, "tests/lab/lab.py"]
+PARALLEL = ["--numprocesses=2", "--dist=loadscope"]
+"""A process for each kind of host; see tests/integration/conftest.py."""
 LAB_DOWN_SECONDS = 180
 """How long the lab may take to go down, however little time was left."""
 
@@ -74,8 +76,16 @@ STAGES = {
         lab=True,
     ),
     "integration": Stage(
-        # A process for each kind of host; see tests/integration/conftest.py.
-        [["pytest", "-v", "--numprocesses=2", "--dist=loadgroup", "tests/integration"]],
+        [
+            [
+                "pytest",
+                "-v",
+                "--numprocesses=2",
+                "--dist=loadgroup",
+                "--junitxml=tests/output/integration.xml",
+                "tests/integration",
+            ]
+        ],
         needs="tests/integration/**/test_*.py",
         missing="tests/integration",
         lab=True,

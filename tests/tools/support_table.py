@@ -3,17 +3,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Write the table of what works on which engine into docs/engines.md, from the results of the integration tests.
 
-The tests say which line of the table they prove by ``pytest.mark.proves(engine, feature)``; see tests/integration/conftest.py,
-which turns that into properties of the JUnit file that this reads. A line that no test of a run has proved keeps no claim.
+The tests say which line of the table they prove by ``pytest.mark.proves(engine, feature)``. Their conftest.py turns
+that into properties of the JUnit file that this reads. A line that no test of a run has proved makes no claim.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-import xml.etree.ElementTree as ElementTree
 from collections import defaultdict
 from pathlib import Path
+from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "tests/output/integration.xml"

@@ -100,7 +100,7 @@ def test_devices_and_unmasked_paths(known):
     config["linux"]["maskedPaths"] = []
     host = foreign(known, config)[0]["HostConfig"]
     assert [device["PathInContainer"] for device in host["Devices"]] == ["/dev/fuse"]
-    assert "systempaths=unconfined" in host["SecurityOpt"]
+    assert host["MaskedPaths"] == host["ReadonlyPaths"] == []
 
 
 def test_podmans_default_network_becomes_dockers(known):

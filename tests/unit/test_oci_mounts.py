@@ -174,6 +174,18 @@ def test_masks_of_folders_are_external_where_the_host_lends_them():
     assert spec.mount_sources(["/proc/acpi"], config, masks, own) == ({"/proc/acpi": "/run/crun/.empty-directory"}, [])
 
 
+def test_files_that_a_restore_has_lent_are_external():
+    """They come from a file system in memory that the container does not see; from its own it may well mount files."""
+    mounts = mountinfo.parse(
+        line("/")
+        + line("/run/.containerenv", device="0:90", root="/0/content", fstype="tmpfs")
+        + line("/scratch", device="0:91", fstype="tmpfs")
+        + line("/twice", device="0:91", root="/a/content", fstype="tmpfs")
+    )
+    assert spec.lent_files(mounts) == ["/run/.containerenv"]
+    assert spec.external_mounts({}, mounts) == ["/run/.containerenv"]
+
+
 def test_mount_sources_names_what_is_missing():
     config = {"mounts": [{"destination": "/a", "type": "bind", "source": "/elsewhere/a"}]}
     there = mountinfo.parse(line("/") + line("/a") + line("/private", device="0:77", fstype="tmpfs"))

@@ -69,6 +69,7 @@ CASES = {
     "added": ("mkdir -p d; echo new > d/f", {"d", "d/f"}, set()),
     "changed": ("echo more >> etc/conf", {"etc", "etc/conf"}, set()),
     "mode and owner only": ("chmod 4711 etc/conf; chown 5 etc/conf", {"etc", "etc/conf"}, set()),
+    "the root's mode": ("chmod 0511 .", set(), set()),
     "deleted": ("rm etc/conf", {"etc"}, {"etc/conf"}),
     "folder deleted": ("rm -r etc", set(), {"etc"}),
     "folder over file": ("rm etc/conf; mkdir etc/conf; echo x > etc/conf/x", {"etc", "etc/conf", "etc/conf/x"}, set()),

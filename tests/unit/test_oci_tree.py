@@ -325,3 +325,13 @@ def test_the_callers_own_root_is_untouched(source, target):
     round_trip(source, target)
     assert (os.stat("/").st_ino, os.getcwd()) == before
     assert subprocess.run(["true"], check=False).returncode == 0
+
+
+def test_places_for_mounts(target, outside):
+    (target / "there").write_text("kept")
+    (target / "way").symlink_to(outside.parent)
+    tree.make_places(str(target), {"/there": False, "/a/b/file": False, "/folder": True})
+    assert (target / "there").read_text() == "kept"
+    assert (target / "a" / "b" / "file").read_text() == "" and (target / "folder").is_dir()
+    with pytest.raises(tree.TreeError, match="/way/file"):
+        tree.make_places(str(target), {"/way/file": False})

@@ -119,3 +119,36 @@ def test_remove():
     tickets.remove("abc")
     tickets.remove("abc")
     assert tickets.take("abc") is None
+
+
+class Options:
+    """Takes what CRIU's options would take."""
+
+    def __init__(self):
+        self.inherited = []
+        self.inherit_fd = self
+
+    def add(self, *, key, fd):
+        self.inherited.append((key, fd))
+
+
+@pytest.mark.parametrize(
+    ("descriptors", "external", "inherited"),
+    [
+        (["/dev/null", "pipe:[1]", "pipe:[2]"], [], [("pipe:[1]", 1), ("pipe:[2]", 2)]),
+        (["pipe:[1]", "pipe:[2]", "pipe:[2]"], ["", "", ""], [("pipe:[1]", 0), ("pipe:[2]", 1)]),
+        # One log for both; and an input, whose position matters, under its whole name.
+        (["/in", "/log", "/log"], ["file[1:a]", "file[1:b]", "file[1:b]"], [("file[1:a]", 0), ("ile[1:b]", 1)]),
+    ],
+)
+def test_inherit(descriptors, external, inherited):
+    options = Options()
+    fields = {"container_id": "x", "checkpoint": "/c", "executable": "criu", "network_lock": "SKIP"}
+    tickets.Ticket(
+        **fields,
+        network_namespace=True,
+        external_mounts=[],
+        descriptors=descriptors,
+        external_descriptors=external,
+    ).inherit(options)
+    assert options.inherited == inherited

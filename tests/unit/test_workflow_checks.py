@@ -18,7 +18,7 @@ import pytest
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import manifest
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError, Refused
 from ansible_collections.stillpoint.criu.plugins.module_utils._criu import features
-from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import restore, save
+from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import processor, save, verification
 
 FOLDER = Path(__file__).parent / "data" / "checkpoint"
 
@@ -61,15 +61,6 @@ def test_criu_that_is_not_there():
 # -- the checks of a restore ---------------------------------------------------------------------------------------
 
 
-def bare_restore(record, **parameters):
-    """A restore whose engine and checkpoint are not asked."""
-    made = object.__new__(restore.Restore)
-    made.record = record
-    made.parameters = parameters
-    made.new_name = "shop-restored"
-    return made
-
-
 @pytest.mark.parametrize(
     ("there", "here", "missing"),
     [
@@ -79,14 +70,14 @@ def bare_restore(record, **parameters):
         ([], [], None),  # an architecture whose features are not known
     ],
 )
-def test_cpu(record, monkeypatch, there, here, missing):
+def test_cpu(monkeypatch, there, here, missing):
     monkeypatch.setattr(features, "cpu_features", lambda: {"flags": here, "model": "new"})
-    record["cpu"] = {"flags": there, "model": "old"}
+    saved = {"flags": there, "model": "old"}
     if missing is None:
-        bare_restore(record)._check_cpu()
+        processor.check(saved)
     else:
         with pytest.raises(Refused, match=rf"\(old\).*\(new\) lacks: {missing}\. "):
-            bare_restore(record)._check_cpu()
+            processor.check(saved)
 
 
 class Checks:
@@ -103,30 +94,24 @@ class Checks:
         return texts.pop(0) if len(texts) > 1 else texts[0]
 
 
-def verify(record, engine, **parameters):
-    wanted = {"verify": True, "verify_command": [], "verify_url": None, "wait_timeout": 5, **parameters}
-    made = bare_restore(record, **wanted)
-    made.engine = engine
-    return made._verify("id")
+def verify(engine, **parameters):
+    wanted = {"verify_command": [], "verify_url": None, "wait_timeout": 5, **parameters}
+    return verification.run(engine, "id", "shop-restored", wanted)
 
 
-def test_verification_waits_for_what_comes_late(record):
+def test_verification_waits_for_what_comes_late():
     engine = Checks(status=[""], process=[""], command=["not yet", "not yet", ""])
-    assert verify(record, engine) == {"status": True, "process": True, "command": True}
+    assert verify(engine) == {"status": True, "process": True, "command": True}
 
 
-def test_verification_gives_up_in_time(record):
+def test_verification_gives_up_in_time():
     with pytest.raises(CheckpointError, match="shop-restored failed its check 'command': exit code 1"):
-        verify(record, Checks(status=[""], command=["exit code 1"]), wait_timeout=0)
+        verify(Checks(status=[""], command=["exit code 1"]), wait_timeout=0)
 
 
-def test_verification_does_not_wait_for_a_dead_container(record):
+def test_verification_does_not_wait_for_a_dead_container():
     with pytest.raises(CheckpointError, match="'logs': no new line"):
-        verify(record, Checks(status=["", "exited"], logs=["no new line"]), wait_timeout=600)
-
-
-def test_verification_is_not_wanted(record):
-    assert verify(record, Checks(status=["dead"]), verify=False) == {}
+        verify(Checks(status=["", "exited"], logs=["no new line"]), wait_timeout=600)
 
 
 @pytest.fixture
@@ -147,16 +132,16 @@ def server():
 
 @pytest.mark.parametrize(("status", "words"), [(200, ""), (204, ""), (404, "404"), (503, "503")])
 def test_url(server, status, words):
-    answer = restore._fetch(f"{server}/{status}")
+    answer = verification._fetch(f"{server}/{status}")
     assert words in answer
     assert bool(answer) == bool(words)
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/", "no url", "http://[::", "gopher://127.0.0.1/"])
 def test_url_that_cannot_be_had(url):
-    assert restore._fetch(url).startswith(f"{url} does not answer: ")
+    assert verification._fetch(url).startswith(f"{url} does not answer: ")
 
 
-def test_url_is_part_of_the_verification(record, server):
-    found = verify(record, Checks(status=[""]), verify_url=f"{server}/200")
+def test_url_is_part_of_the_verification(server):
+    found = verify(Checks(status=[""]), verify_url=f"{server}/200")
     assert found == {"status": True, "url": True}

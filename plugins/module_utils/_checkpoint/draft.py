@@ -147,7 +147,10 @@ class Draft:
             "cpu": self.facts.cpu,
             "options": options,
             "external_mounts": self.facts.external_mounts,
+            "shared_namespaces": list(self.target.shared),
             "descriptors": self.facts.descriptors,
+            "external_descriptors": self.facts.external_descriptors,
+            "shell_job": self.facts.shell_job,
             "network_namespace": self.facts.own_network,
             "volumes": [
                 asdict(volume)

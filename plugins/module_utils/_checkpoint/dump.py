@@ -26,7 +26,7 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._criu import (
     timers,
 )
 from ansible_collections.stillpoint.criu.plugins.module_utils._criu.errors import CriuError
-from ansible_collections.stillpoint.criu.plugins.module_utils._oci import process, rootfs, spec, tree
+from ansible_collections.stillpoint.criu.plugins.module_utils._oci import process, rootfs, spec, tcp, tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ class Dump:
         self.partial = draft.partial
         self._copy: threading.Thread | None = None
         self._failure: Exception | None = None
+        self._network: int | None = None  # the network namespace, where others share it and the container is ended
+        self._held = draft.target.container_id[:12]
 
     # -- the steps -------------------------------------------------------------------------------------------------
 
@@ -72,6 +74,8 @@ class Dump:
             if not self.draft.final:
                 raise self._failed(e) from e
             # The container has been stopped on purpose while CRIU held it, CRIU may complain about that.
+        finally:
+            self._reopen_network()
         self.draft.timings["dump_ms"] = ms_since(begun)
         self._collect_statistics()
         if not self.draft.final:
@@ -153,6 +157,9 @@ class Dump:
         except OSError as e:
             self._failure = e
             return False
+        if self.facts.own_network and "network" in self.target.shared:
+            self._network = os.open(f"/proc/{self.target.pid}/ns/net", os.O_RDONLY)
+            netlock.hold(self._network, self._held, tcp.connections(process.tree(self.target.pid)))
         stopper = threading.Thread(target=self._stop, name="stop")
         stopper.start()
         # The engine only hears of the end once CRIU lets go, so wait for the kill itself: it ends the ptrace stop.
@@ -164,6 +171,16 @@ class Dump:
         if self._failure is None:
             self._failure = CheckpointError(f"the engine did not end the container within {_STOP_SECONDS} s")
         return False
+
+    def _reopen_network(self) -> None:
+        """Let a network namespace that outlives the container speak again; CRIU leaves it shut after the end."""
+        if self._network is None:
+            return
+        if self._failure is None:
+            netlock.clear(f"/proc/self/fd/{self._network}", self._network)
+        else:
+            netlock.release(self._network, self._held)
+        os.close(self._network)
 
     def _stop(self) -> None:
         try:
@@ -191,7 +208,6 @@ class Dump:
         options = rpc.criu_opts(
             images_dir_fd=-1,
             pid=self.target.pid,
-            root=spec.rootfs(self.target.bundle, self.target.config),
             log_file=LOG,
             log_level=4,
             leave_running=self.options.leave_running,
@@ -207,11 +223,14 @@ class Dump:
             notify_scripts=True,
             network_lock=getattr(rpc, self.facts.network_lock),
         )
+        if not self.target.plain:
+            options.root = spec.rootfs(self.target.bundle, self.target.config)
         for target in self.facts.external_mounts:
             options.ext_mnt.add(key=target, val=target)
         if self.facts.own_network:
             inode = process.namespace_inode(self.target.pid, "net")
             options.external.append(f"net[{inode}]:{NETWORK_KEY}")
+        options.external.extend({key for key in self.facts.external_descriptors if key})
         if parent is not None:
             options.parent_img = parent
             options.track_mem = True
@@ -220,7 +239,7 @@ class Dump:
     def _failed(self, error: CriuError) -> CheckpointError:
         """Word a failure, after making sure that the container is left as it was."""
         if error.died:
-            netlock.clear(self.target.pid)
+            netlock.clear(f"/proc/{self.target.pid}/ns/net")
         log = os.path.join(self.partial.path, LOG)
         text = diagnosis.read_log(log)
         kept = self.partial.discard()
@@ -276,7 +295,8 @@ def take(target: Target, options: Options, path: str, name: str, facts: prefligh
     partial = store.begin(path, target.name, name)
     try:
         if partial.after_killed_run:
-            netlock.clear(target.pid)  # CRIU may have been killed with it: then the container's network is still shut
+            # CRIU may have been killed with it: then the container's network is still shut.
+            netlock.clear(f"/proc/{target.pid}/ns/net")
         return Dump(Draft(target, options, facts, partial)).run()
     except OSError as e:
         kept = partial.discard()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 FILE = "container.json"
+SPEC = "spec.dump"  # the OCI specification of the container
 FORMAT = 1
 # Written after the manifest, or again at each restore; the statistics and a new manifest when a container has been
 # ended, and a run that is killed just then must leave a checkpoint that can be restored.
@@ -38,6 +39,16 @@ _NEEDED_TO_RESTORE = {
     "network_namespace": bool,
     "volumes": list,
 }
+# Of their fields and entries; what an engine recorded is the engine's to check.
+_NEEDED_WITHIN: dict[str, dict[str, type]] = {
+    "container": {"id": str, "name": str},
+    "portable": {"image": str, "image_id": str},
+    "options": {"tcp_established": bool, "file_locks": bool, "ext_unix_sk": bool},
+    "criu": {"network_lock": str},
+}
+_NEEDED_OF_VOLUMES: dict[str, type] = {"name": str, "destination": str, "kind": str}
+_NETWORK_LOCKS = ("IPTABLES", "NFTABLES", "SKIP")
+_VOLUME_KINDS = ("volume", "bind", "shm", "file")
 _BLOCK = 1 << 20
 
 
@@ -61,18 +72,31 @@ def read(folder: str) -> dict[str, Any]:
 
 
 def check_restorable(record: dict[str, Any]) -> None:
-    """Make sure that a manifest has all that a restore reads of it.
+    """Make sure that a manifest has all that a restore reads of it, and names no file outside of the checkpoint.
 
     Raises:
-        ValueError: it has not.
+        ValueError: it has not, or does.
     """
     _check_fields(record, _NEEDED_TO_RESTORE)
+    for key, needed in _NEEDED_WITHIN.items():
+        _check_fields(record[key], needed, f"{key}.")
+    if record.get("scope", "full") == "full" and record["criu"]["network_lock"] not in _NETWORK_LOCKS:
+        raise ValueError("its field 'criu.network_lock' is none of " + ", ".join(_NETWORK_LOCKS))
+    for key in ("external_mounts", "descriptors"):
+        if not all(isinstance(entry, str) for entry in record[key]):
+            raise ValueError(f"its field {key!r} holds something else than texts")
+    for volume in record["volumes"]:
+        if not isinstance(volume, dict):
+            raise ValueError("its field 'volumes' holds something else than volumes")
+        _check_fields(volume, _NEEDED_OF_VOLUMES, "volumes.")
+        if "/" in volume["name"] or not volume["destination"].startswith("/") or volume["kind"] not in _VOLUME_KINDS:
+            raise ValueError(f"its volume {volume['name']!r} has a name, destination or kind that none can have")
 
 
-def _check_fields(record: dict[str, Any], needed: dict[str, type]) -> None:
+def _check_fields(record: dict[str, Any], needed: dict[str, type], within: str = "") -> None:
     for key, kind in needed.items():
         if not isinstance(record.get(key), kind):
-            raise ValueError(f"its field {key!r} is missing or of the wrong type")
+            raise ValueError(f"its field {within + key!r} is missing or of the wrong type")
 
 
 def write(folder: str, record: dict[str, Any]) -> None:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 import uuid
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import Refused
+from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.target import Volume, archive_name
 from ansible_collections.stillpoint.criu.plugins.module_utils._criu import features, session
 from ansible_collections.stillpoint.criu.plugins.module_utils._criu.errors import CriuError
 from ansible_collections.stillpoint.criu.plugins.module_utils._oci import cgroup, mountinfo, process, rootfs, spec, tree
@@ -37,14 +39,19 @@ class Facts:
     own_network: bool  # has a network namespace apart from the host's
     external_mounts: list[str]
     descriptors: list[str]  # what its descriptors 0, 1 and 2 point to
+    external_descriptors: list[str]  # for each of them CRIU's name of a file that it must not open itself, else ""
     layers: rootfs.Overlay | None  # None: the root file system is not to be saved
     needed_bytes: int
     cpu: dict[str, Any]
     warnings: list[str] = field(default_factory=list)
     checkpoint_id: str = field(default_factory=lambda: uuid.uuid4().hex)
-    created: str = field(
-        default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    )
+    created: str = field(default_factory=lambda: utc(time.time()))
+
+
+def utc(seconds: float) -> str:
+    """Return a time in seconds since 1970 as manifests have it."""
+    moment = datetime.fromtimestamp(seconds, timezone.utc)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def check_criu(executable: str) -> str:
@@ -82,9 +89,17 @@ def examine(target: Target, options: Options, path: str) -> Facts:
     try:
         pids = process.tree(target.pid)
         own_network = not process.shares_with_caller(target.pid, "net")
-        _check_namespaces(target)
+        if target.plain:
+            _check_plain(target)
+        else:
+            _check_namespaces(target)
         mounts = mountinfo.read(target.pid)
-        descriptors = process.standard_descriptors(target.pid)
+        inner = process.inner_pipes(pids)
+        standard = process.standard_descriptors(target.pid)
+        descriptors = ["" if path in inner else path for path in standard]
+        external_descriptors = _external_descriptors(target, pids, mounts)
+        if not target.plain:
+            target.volumes += _lent_files(target, mounts)
         shell_job = options.shell_job
         if shell_job is None:
             shell_job = process.session_id(target.pid) not in pids
@@ -92,16 +107,19 @@ def examine(target: Target, options: Options, path: str) -> Facts:
         raise Refused(f"The container {name} has ended: {e.strerror}. Start it, then run this again.") from e
     _check_processes(name, pids)
     layers = _layers(target, options)
-    warnings = _exec_sessions(target, pids) + _early_wakers(pids)
+    warnings = _early_wakers(pids)
+    if not target.plain:
+        warnings += _exec_sessions(target, pids)
     needed = process.resident_bytes(pids) + _file_bytes(target, options, layers)
-    _check_space(path, needed)
+    check_space(path, needed)
     return Facts(
         criu_version=version,
         network_lock=_network_lock(target.pid, options.executable),
         shell_job=shell_job,
         own_network=own_network,
-        external_mounts=spec.external_mounts(target.config, mounts),
+        external_mounts=[] if target.plain else spec.external_mounts(target.config, mounts),
         descriptors=descriptors,
+        external_descriptors=external_descriptors,
         layers=layers,
         needed_bytes=needed,
         cpu=dict(features.cpu_features()),
@@ -115,12 +133,16 @@ def examine_files(target: Target, options: Options, path: str) -> Facts:
     Raises:
         Refused: they cannot be saved on this host as they are.
     """
+    if target.plain:
+        raise Refused(
+            f"{target.name} is no container and has no files of its own; it can only be saved with scope: full."
+        )
     try:
         layers = _layers(target, options)
     except OSError as e:
         raise Refused(f"The container {target.name} has ended: {e.strerror}. Start it, then run this again.") from e
     needed = _file_bytes(target, options, layers)
-    _check_space(path, needed)
+    check_space(path, needed)
     return Facts(
         criu_version="",
         network_lock="SKIP",
@@ -128,6 +150,7 @@ def examine_files(target: Target, options: Options, path: str) -> Facts:
         own_network=False,
         external_mounts=[],
         descriptors=[],
+        external_descriptors=[],
         layers=layers,
         needed_bytes=needed,
         cpu=dict(features.cpu_features()),
@@ -135,8 +158,10 @@ def examine_files(target: Target, options: Options, path: str) -> Facts:
 
 
 def _layers(target: Target, options: Options) -> rootfs.Overlay | None:
-    if options.ignore_rootfs:
+    if options.ignore_rootfs or target.plain:
         return None
+    if target.rootfs:  # what differs from nothing is all of it
+        return rootfs.Overlay(upper=target.rootfs, lowers=())
     try:
         if target.unreachable:  # its first process on this host is another one's
             return rootfs.overlay_at(spec.rootfs(target.bundle, target.config))
@@ -152,14 +177,61 @@ def _file_bytes(target: Target, options: Options, layers: rootfs.Overlay | None)
     return needed
 
 
+def _check_plain(target: Target) -> None:
+    kinds = [kind for kind in ("mnt", "net", "pid", "ipc", "uts", "user") if not _is_ours(target.pid, kind)]
+    if kinds:
+        raise Refused(
+            f"The process {target.pid} ({target.name}) has namespaces of its own ({', '.join(kinds)}), so it is not a "
+            "plain process of this host. If it belongs to a container, name the container and its engine. If systemd "
+            "gave them to it (PrivateTmp, ProtectSystem and so on), start the unit without such options."
+        )
+
+
+def _is_ours(pid: int, kind: str) -> bool:
+    return process.shares_with_caller(pid, kind)
+
+
+def _external_descriptors(target: Target, pids: list[int], mounts: list[mountinfo.Mount]) -> list[str]:
+    """Return what CRIU calls those standard files that are not the container's, or that grow while nobody looks.
+
+    The latter are the logs of plain processes: CRIU would insist on the size that they had.
+    """
+    own = {mount.mount_id for mount in mounts}
+    found = []
+    for number in range(3):
+        file = process.open_file(target.pid, number)
+        is_log = file is not None and target.plain and number > 0 and process.is_written_only(pids, file)
+        if file is None or (file.mount_id in own and not is_log):
+            found.append("")
+            continue
+        if file.is_terminal:
+            raise Refused(
+                f"A standard stream (descriptor {number}) of {target.name} is a terminal of the host, which nobody can "
+                "give back to it later. Start it with its input and output in files or /dev/null, then save it."
+            )
+        found.append(f"file[{file.mount_id:x}:{file.inode:x}]")
+    return found
+
+
+def _lent_files(target: Target, mounts: list[mountinfo.Mount]) -> list[Volume]:
+    """Return the files that an earlier restore has lent the container: its engine knows nothing of them."""
+    known = {volume.destination for volume in target.volumes} | set(spec.binds(target.config))
+    return [
+        Volume(archive_name(path), path, f"/proc/{target.pid}/root{path}", "file")
+        for path in spec.lent_files(mounts)
+        if path not in known
+    ]
+
+
 def _check_namespaces(target: Target) -> None:
     kinds = spec.namespaces(target.config)
     if "pid" not in kinds or kinds["pid"]:
         raise Refused(
             f"The container {target.name} shares the process namespace of the host or of another container "
-            "(--pid), so its process numbers may be taken when it is restored. Run it with its own one."
+            "(--pid, or shareProcessNamespace of a pod), so its process numbers may be taken when it is restored. Run "
+            "it with its own one."
         )
-    if kinds.get("ipc"):
+    if kinds.get("ipc") and "ipc" not in target.shared:
         raise Refused(
             f"The container {target.name} shares the IPC namespace of another container (--ipc container:...), "
             "which CRIU cannot save apart from that container. Run it with its own one."
@@ -212,16 +284,26 @@ def _exec_sessions(target: Target, pids: list[int]) -> list[str]:
     return [f"Processes outside the container's own tree (exec sessions, health checks) are not saved: {who}."]
 
 
-def _check_space(path: str, needed: int) -> None:
+def free_bytes(path: str) -> int:
+    """Return how much a checkpoint below ``path``, which need not exist yet, may take."""
     folder = path
     while not os.path.isdir(folder):
         folder = os.path.dirname(folder) or "/"
     status = os.statvfs(folder)
-    free = status.f_bavail * status.f_frsize
-    if free < needed + _SPARE_BYTES:
+    return max(status.f_bavail * status.f_frsize - _SPARE_BYTES, 0)
+
+
+def check_space(path: str, needed: int) -> None:
+    """Make sure that a checkpoint has room below ``path``.
+
+    Raises:
+        Refused: it has not.
+    """
+    free = free_bytes(path)
+    if free < needed:
         raise Refused(
-            f"The checkpoint may need {(needed + _SPARE_BYTES) >> 20} MiB, but only {free >> 20} MiB are free in "
-            f"{folder}. Remove old checkpoints or give a path with more room."
+            f"The checkpoint may need {(needed + _SPARE_BYTES) >> 20} MiB, but only {(free + _SPARE_BYTES) >> 20} MiB "
+            f"are free in {path}. Remove old checkpoints or give a path with more room."
         )
 
 

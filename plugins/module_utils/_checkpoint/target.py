@@ -6,11 +6,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+
+def archive_name(destination: str) -> str:
+    """Return a file name, unlike any other mount point's, for the archive of what is mounted there."""
+    return quote(destination.strip("/"), safe="")
 
 
 @dataclass(frozen=True)
@@ -40,5 +46,10 @@ class Target:
     portable: dict[str, Any]  # what any other engine needs for the same
     # Why CRIU cannot save its processes, "" when nothing is known against it: "they live in a virtual machine (kata)".
     unreachable: str = ""
+    # Where its whole root file system lies; "" when it is the difference to an image that has to be saved.
+    rootfs: str = ""
+    plain: bool = False  # no container: processes of the host's own, with its files and namespaces
+    # Kinds of namespaces ("network", "ipc", "uts") that are not the container's own and outlive it, such as a pod's.
+    shared: tuple[str, ...] = ()
     volumes: list[Volume] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)

@@ -24,6 +24,7 @@ HARMLESS: tuple[str, ...] = (
     # On the way out of a failed restore CRIU kills and unmounts what it had made. That is clean-up.
     r"Can't umount|Unable to umount",
     r"cleanup_forced_mounts",
+    r"cgroupd: recv req error",
 )
 
 # Where CRIU was when it failed. These lines follow the real error and say nothing about why.

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _PREFIX = "CRIU"
+_OURS = "stillpoint"
 _WATCH_SECONDS = 0.05
 # A packet of an established connection that reaches the new namespace before its socket is restored would be answered
 # with a reset. CRIU's own rules come too late for that: engines plug the network in before CRIU gets there.
@@ -37,29 +38,70 @@ done
 """
 
 
-def clear(pid: int) -> list[str]:
-    """Remove CRIU's tables and chains from the network namespace of a process.
+def clear(namespace: str, *descriptors: int) -> list[str]:
+    """Remove CRIU's tables and chains from a network namespace, and our table that silences it.
 
     Only call this when no CRIU works on that namespace.
 
+    Args:
+        namespace: its path.
+        descriptors: those that the path needs.
     Returns:
         What was removed, for instance ``["inet CRIU-71"]``.
     """
-    enter = ["nsenter", f"--net=/proc/{pid}/ns/net"]
+    enter = ["nsenter", f"--net={namespace}"]
     removed = []
-    for entry in _tables(enter):
+    for entry in _tables(enter, *descriptors):
         name = f"{entry['family']} {entry['name']}"
-        if _run([*enter, "nft", "delete", "table", *name.split()]).returncode == 0:
+        if _run([*enter, "nft", "delete", "table", *name.split()], *descriptors).returncode == 0:
             removed.append(name)
     for tool in ("iptables", "ip6tables"):
-        if _run([*enter, tool, "-n", "-L", _PREFIX]).returncode != 0:
+        if _run([*enter, tool, "-n", "-L", _PREFIX], *descriptors).returncode != 0:
             continue
         for chain in ("INPUT", "OUTPUT"):
-            _run([*enter, tool, "-D", chain, "-j", _PREFIX])
-        _run([*enter, tool, "-F", _PREFIX])
-        _run([*enter, tool, "-X", _PREFIX])
+            _run([*enter, tool, "-D", chain, "-j", _PREFIX], *descriptors)
+        _run([*enter, tool, "-F", _PREFIX], *descriptors)
+        _run([*enter, tool, "-X", _PREFIX], *descriptors)
         removed.append(f"{tool} chain {_PREFIX}")
     return removed
+
+
+def hold(namespace: int, name: str, connections: list[tuple[str, int, str, int]]) -> None:
+    """Let no peer hear that established connections have lost their process, until :func:`release`.
+
+    In a namespace that outlives a container, the kernel answers what still comes for its connections with a reset, so
+    there would be nobody to talk to after the restore. Only these resets are dropped; everything else goes through.
+    Without nft nothing happens.
+
+    Args:
+        namespace: open descriptor of the network namespace.
+        name: whose connections they are.
+        connections: (own address, own port, peer's address, peer's port) of each.
+    """
+    rules = []
+    for family, kind in (("ip", "ipv4_addr"), ("ip6", "ipv6_addr")):
+        chosen = [end for end in connections if (":" in end[0]) == (family == "ip6")]
+        if not chosen:
+            continue
+        elements = ", ".join(" . ".join(map(str, end)) for end in chosen)
+        rules.append(
+            f"set {family}-held {{ type {kind} . inet_service . {kind} . inet_service; "
+            f"elements = {{ {elements} }}; }}\n"
+            f"chain {family}-held {{ type filter hook output priority -300; policy accept; tcp flags & rst == rst "
+            f"{family} saddr . tcp sport . {family} daddr . tcp dport @{family}-held drop; }}"
+        )
+    if rules:
+        table = "\n".join([f"table inet {_held(name)} {{", *rules, "}"])
+        _run(["nsenter", f"--net=/proc/self/fd/{namespace}", "nft", "--file", "-"], namespace, text=table)
+
+
+def release(namespace: int, name: str) -> None:
+    """Take back what :func:`hold` has done."""
+    _run(["nsenter", f"--net=/proc/self/fd/{namespace}", "nft", "delete", "table", "inet", _held(name)], namespace)
+
+
+def _held(name: str) -> str:
+    return f"{_OURS}-{name}"
 
 
 @contextlib.contextmanager
@@ -96,11 +138,12 @@ def _watch(reader: int, pid: int, criu: int) -> None:
         os.dup2(null, number)
     os.closerange(3, reader)
     os.closerange(reader + 1, os.sysconf("SC_OPEN_MAX"))
+    network = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)  # it may outlive the process
     if os.read(reader, 1):
         return
     while os.path.exists(f"/proc/{criu}"):
         time.sleep(_WATCH_SECONDS)
-    clear(pid)
+    clear(f"/proc/self/fd/{network}", network)
 
 
 def silence_hook() -> dict[str, Any]:
@@ -117,21 +160,30 @@ def unsilence(namespace: int) -> None:
                 _run([*enter, tool, "--wait", "--delete", chain, "--jump", "DROP"], namespace)
 
 
-def _tables(enter: list[str]) -> list[dict[str, Any]]:
-    listed = _run([*enter, "nft", "--json", "list", "tables"])
+def _tables(enter: list[str], *descriptors: int) -> list[dict[str, Any]]:
+    listed = _run([*enter, "nft", "--json", "list", "tables"], *descriptors)
     if listed.returncode != 0:
         return []
     try:
         entries = json.loads(listed.stdout)["nftables"]
     except (ValueError, KeyError):
         return []
-    return [e["table"] for e in entries if "table" in e and e["table"]["name"].startswith(f"{_PREFIX}-")]
+    tables = [entry["table"] for entry in entries if "table" in entry]
+    return [table for table in tables if table["name"] == _OURS or table["name"].startswith(f"{_PREFIX}-")]
 
 
-def _run(argv: list[str], *descriptors: int) -> subprocess.CompletedProcess[bytes]:
+def _run(argv: list[str], *descriptors: int, text: str = "") -> subprocess.CompletedProcess[bytes]:
     environment = {**os.environ, "LC_ALL": "C"}
     try:
         # Not run_command: there is no AnsibleModule in this layer.  pylint: disable-next=ansible-bad-function
-        return subprocess.run(argv, capture_output=True, check=False, env=environment, timeout=30, pass_fds=descriptors)
+        return subprocess.run(
+            argv,
+            input=text.encode(),
+            capture_output=True,
+            check=False,
+            env=environment,
+            timeout=30,
+            pass_fds=descriptors,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return subprocess.CompletedProcess(argv, 127, b"", b"")

@@ -6,8 +6,7 @@
 The kernel starts a periodic timer anew only when its expirations are read. Until then it says that no time is left,
 CRIU restores just that, and no time left means "off" (https://github.com/checkpoint-restore/criu/issues/3162). With one
 nanosecond left instead the timer is due at once, as it was, and goes on. The images are changed in place: a number
-that is zero and one that is one have the same length. Reading them here, rather than with pycriu, saves the import of
-all image formats, which takes longer than many a dump.
+that is zero and one that is one have the same length.
 """
 
 from __future__ import annotations
@@ -15,13 +14,13 @@ from __future__ import annotations
 import errno
 import os
 
+from ansible_collections.stillpoint.criu.plugins.module_utils._criu import pstree as image_files
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 FILES = "files.img"
-_MAGIC_BYTES = 8
-_SIZE_BYTES = 4
 # Field numbers of CRIU's file_entry and timerfd_entry.
 _TIMERFD = 12
 _UNREAD, _SECONDS, _NANOSECONDS, _INTERVAL_SECONDS, _INTERVAL_NANOSECONDS = 5, 7, 8, 9, 10
@@ -47,46 +46,11 @@ def rearm(images: str) -> int:
 
 def _due(data: bytes) -> Iterator[int]:
     """Yield where the nanoseconds of each due periodic timer lie."""
-    start = _MAGIC_BYTES
-    while start < len(data):
-        end = start + _SIZE_BYTES + int.from_bytes(data[start : start + _SIZE_BYTES], "little")
-        for number, _value, begin, stop in _fields(data, start + _SIZE_BYTES, end):
+    for begin, end in image_files.entries(data):
+        for number, _value, start, stop in image_files.fields(data, begin, end):
             if number == _TIMERFD:
-                timer = {field: (value, place) for field, value, place, _stop in _fields(data, begin, stop)}
+                timer = {field: (value, place) for field, value, place, _stop in image_files.fields(data, start, stop)}
                 interval = timer[_INTERVAL_SECONDS][0] or timer[_INTERVAL_NANOSECONDS][0]
                 left = timer[_SECONDS][0] or timer[_NANOSECONDS][0]
                 if timer[_UNREAD][0] and interval and not left:
                     yield timer[_NANOSECONDS][1]
-        start = end
-
-
-def _fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """Yield (number, value, where its content begins, where it ends) for the fields of a protobuf message."""
-    while start < end:
-        key, start = _number(data, start)
-        kind = key & 7
-        value, begin = 0, start
-        if kind == 0:
-            value, stop = _number(data, start)
-        elif kind == 2:
-            length, begin = _number(data, start)
-            stop = begin + length
-        elif kind in (1, 5):
-            stop = begin + (8 if kind == 1 else 4)
-        else:
-            raise ValueError(f"no protobuf at byte {start}")
-        yield key >> 3, value, begin, stop
-        start = stop
-
-
-def _number(data: bytes, start: int) -> tuple[int, int]:
-    """Return a variable-length number and where it ends."""
-    value = shift = 0
-    while start < len(data):
-        byte = data[start]
-        start += 1
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            return value, start
-    raise ValueError("it ends in the middle of a number")

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 
+from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import store
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +38,7 @@ class Wishes:
     networks: dict[str, str] = field(default_factory=dict)  # {recorded network: network to join instead}
     ignore_static_ip: bool = False
     ignore_static_mac: bool = False
+    pid_namespace: bool = False  # a process of the host may get a new one, to have its number again
     restores_processes: bool = True  # False: it starts afresh on its saved files, under the runtime that it had
 
 
@@ -88,6 +91,12 @@ class Saved:
     config: dict[str, Any]  # the OCI runtime specification
     # What will be brought back: [{"archive": path, "destination": in the container, "kind": of Volume}]
     volumes: list[dict[str, str]] = field(default_factory=list)
+    path: str = ""  # folder of the checkpoint
+    rootfs_saved: bool = True
+    shell_job: bool = False  # it belonged to a session outside of it
+    output: tuple[str, ...] = ()  # what its descriptors 1 and 2 led to, where that were files
+    # Files of the host that its descriptors 0 to 2 led to, /dev/null where they led elsewhere.
+    stdio: tuple[str, ...] = ("/dev/null",) * 3
 
 
 @dataclass(frozen=True)
@@ -96,6 +105,7 @@ class Created:
 
     container_id: str
     addresses_lost: list[str] = field(default_factory=list)  # networks in which it has not its recorded address
+    files_first: bool = False  # it cannot be started before its saved files lie in its root file system
 
 
 @dataclass(frozen=True)
@@ -106,18 +116,36 @@ class Storage:
     volumes: dict[str, str]  # {mount point: folder}
 
 
+class Common:
+    """What most engines have in common."""
+
+    UNSEEN = ""
+
+    def restored_name(self, wish: str | None, saved: str) -> str:
+        """Return the name for a restored container: that wished for, else its old one and "-restored".
+
+        Raises:
+            CheckpointError: it cannot be the name of a container.
+        """
+        return store.check_name(wish or f"{saved}-restored", "container")
+
+
 if TYPE_CHECKING:
 
     class Engine(Protocol):
         """A connection to one engine of this host. Every method may raise EngineError."""
 
         NAME: str
+        UNSEEN: str  # a sentence on containers of the host that it does not see, "" when there are none such
 
         def select(self, names: list[str], labels: list[str]) -> list[str]:
             """Return the names of the wanted containers: those named, and all running ones with all the labels."""
 
         def describe(self, name: str, bind_mounts: list[str]) -> Target:
             """Return all that a dump needs to know of a running container."""
+
+        def restored_name(self, wish: str | None, saved: str) -> str:
+            """Return the name for a container restored from the checkpoint of ``saved``, as the user wishes or else."""
 
         def plan(self, saved: Saved, wishes: Wishes) -> Any:
             """Work out how to make a saved container again; refuse what would be refused later. Changes nothing."""

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import os
 
-from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.target import Target, Volume
+from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.target import Target
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine import (
     docker_checks,
     docker_create,
     docker_portable,
 )
-from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base import RUNTIMES
+from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base import RUNTIMES, Common
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError, EngineMissing
-from ansible_collections.stillpoint.criu.plugins.module_utils._engine.mounts import archive_name, engine_mounts
+from ansible_collections.stillpoint.criu.plugins.module_utils._engine.mounts import mounted_data
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.runtimes import unreachable
 from ansible_collections.stillpoint.criu.plugins.module_utils._oci import spec
 
@@ -36,7 +36,7 @@ _BUNDLES = (
 )
 
 
-class Docker:
+class Docker(Common):
     """A connection to one Docker daemon, which must be the one of this host.
 
     Args:
@@ -157,7 +157,7 @@ class Docker:
             raise EngineError(f"The container {name} is paused. Unpause it, then run this again: docker unpause {name}")
         bundle = self._bundle(record["Id"])
         config = spec.load(bundle)
-        volumes, warnings = self._volumes(record, config, bind_mounts)
+        volumes, warnings = mounted_data(name, record["Mounts"], config, bind_mounts)
         kept = self._record(record)
         return Target(
             engine=self.NAME,
@@ -172,6 +172,7 @@ class Docker:
             portable=docker_portable.portable(record, kept["image"], config).to_dict(),
             volumes=volumes,
             warnings=warnings,
+            shared=("network",) if (record["HostConfig"].get("NetworkMode") or "").startswith("container:") else (),
         )
 
     def _bundle(self, container_id: str) -> str:
@@ -183,32 +184,6 @@ class Docker:
             f"The OCI bundle of the container {container_id[:12]} was not found in {' or '.join(_BUNDLES)}. "
             f"The daemon at {self.host} must run on the managed host itself, with containerd's runc shim version 2."
         )
-
-    def _volumes(
-        self, record: dict[str, Any], config: dict[str, Any], bind_mounts: list[str]
-    ) -> tuple[list[Volume], list[str]]:
-        volumes, warnings = [], []
-        wanted = {os.path.normpath(path) for path in bind_mounts}
-        for mount in record["Mounts"]:
-            destination = os.path.normpath(mount["Destination"])
-            if mount["Type"] == "volume":
-                volumes.append(Volume(archive_name(destination), destination, mount["Source"], "volume"))
-            elif mount["Type"] == "bind" and destination in wanted:
-                if not os.path.isdir(mount["Source"]):
-                    raise EngineError(f"The bind mount {destination} is not a folder; only folders can be saved.")
-                volumes.append(Volume(archive_name(destination), destination, mount["Source"], "bind"))
-                wanted.discard(destination)
-            elif mount["Type"] == "bind":
-                warnings.append(
-                    f"The host's data in the bind mount {destination} (from {mount['Source']}) is not saved; "
-                    "list it in bind_mounts to save it."
-                )
-        if wanted:
-            raise EngineError(
-                f"bind_mounts names {', '.join(sorted(wanted))}, which the container {record['Name'].lstrip('/')} "
-                "does not have as a bind mount."
-            )
-        return volumes + engine_mounts(config, {mount["Destination"] for mount in record["Mounts"]}), warnings
 
     def _record(self, record: dict[str, Any]) -> dict[str, Any]:
         """Return what the manifest keeps of the engine's view: all that is needed to make the container again."""

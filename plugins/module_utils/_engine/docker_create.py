@@ -8,10 +8,9 @@ from __future__ import annotations
 import copy
 import os
 import re
-import socket
 from dataclasses import dataclass
 
-from ansible_collections.stillpoint.criu.plugins.module_utils._engine import docker_portable
+from ansible_collections.stillpoint.criu.plugins.module_utils._engine import docker_portable, ports
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base import RUNTIMES, Created, Storage
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
 from ansible_collections.stillpoint.criu.plugins.module_utils._oci.layers import Layers
@@ -246,41 +245,18 @@ def _api_version(docker: Docker) -> tuple[int, ...]:
 def _parse_ports(specifications: list[str]) -> dict[str, list[dict[str, str]]]:
     """Turn ``[address:]host:container[/protocol]`` into Docker's port bindings."""
     bindings: dict[str, list[dict[str, str]]] = {}
-    for specification in specifications:
-        left, _sep, protocol = specification.partition("/")
-        parts = left.rsplit(":", 2)
-        if len(parts) < 2 or not _is_port(parts[-1]) or not (_is_port(parts[-2]) or parts[-2] == ""):
-            raise EngineError(
-                f"{specification!r} is not a published port: write [address:]host_port:container_port[/protocol], "
-                "for instance 8080:80 or 127.0.0.1:5353:53/udp."
-            )
-        address = parts[0].strip("[]") if len(parts) == 3 else ""
-        bindings.setdefault(f"{parts[-1]}/{protocol or 'tcp'}", []).append({"HostIp": address, "HostPort": parts[-2]})
+    for port in map(ports.parse, specifications):
+        binding = {"HostIp": port.address, "HostPort": port.outer}
+        bindings.setdefault(f"{port.inner}/{port.protocol}", []).append(binding)
     return bindings
-
-
-def _is_port(text: str) -> bool:
-    return text.isdecimal() and int(text) <= 65535
 
 
 def _check_ports(docker: Docker, bindings: dict[str, list[dict[str, str]] | None]) -> None:
     for port, wanted in bindings.items():
-        kind = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}.get(port.partition("/")[2])
+        protocol = port.partition("/")[2]
         for binding in wanted or []:
-            number = binding.get("HostPort") or ""
-            if kind is None or not number.isdigit() or number == "0":
-                continue
-            address = binding.get("HostIp") or "0.0.0.0"
-            family = socket.AF_INET6 if ":" in address else socket.AF_INET
-            with socket.socket(family, kind) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    probe.bind((address, int(number)))
-                except OSError as e:
-                    raise EngineError(
-                        f"The port {number} of this host, which the container publishes, cannot be had: {e.strerror}. "
-                        f"{_port_owner(docker, number)}Free it, or give other published_ports."
-                    ) from e
+            address, number = binding.get("HostIp") or "", binding.get("HostPort") or ""
+            ports.check_free(address, number, protocol, lambda number: _port_owner(docker, number))
 
 
 def _port_owner(docker: Docker, number: str) -> str:

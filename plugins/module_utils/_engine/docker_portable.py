@@ -171,8 +171,6 @@ def _host_config(saved: Saved, config: dict[str, Any]) -> dict[str, Any]:
         security.append("no-new-privileges")
     if not linux.get("seccomp"):
         security.append("seccomp=unconfined")
-    if not linux.get("maskedPaths"):
-        security.append("systempaths=unconfined")
     ports: dict[str, list[dict[str, str]]] = {}
     for text in known.ports:
         outer, _colon, inner = text.rpartition(":")
@@ -212,6 +210,8 @@ def _host_config(saved: Saved, config: dict[str, Any]) -> dict[str, Any]:
     }
     if known.shm_bytes:
         host["ShmSize"] = known.shm_bytes
+    if not linux.get("maskedPaths"):
+        host["MaskedPaths"] = host["ReadonlyPaths"] = []  # what the command line calls systempaths=unconfined
     return host
 
 

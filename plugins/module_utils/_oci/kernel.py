@@ -8,15 +8,34 @@ from __future__ import annotations
 import ctypes
 import os
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 CLONE_NEWNS = 0x00020000
+CLONE_NEWPID = 0x20000000
 CLONE_NEWCGROUP = 0x02000000
+CLONE_NEWUTS = 0x04000000
 _MS_RDONLY = 1
 _MS_NOSUID = 2
 _MS_NODEV = 4
+_MS_NOEXEC = 8
+_MS_REMOUNT = 32
+_MS_NOSYMFOLLOW = 256
 _MS_BIND = 4096
 _MS_REC = 16384
+_MS_SLAVE = 1 << 19
 _MS_PRIVATE = 1 << 18
 _MNT_DETACH = 2
+
+# Those flags of a mount that take something away.
+_RESTRICTIONS = {
+    "ro": _MS_RDONLY,
+    "nosuid": _MS_NOSUID,
+    "nodev": _MS_NODEV,
+    "noexec": _MS_NOEXEC,
+    "nosymfollow": _MS_NOSYMFOLLOW,
+}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -30,6 +49,17 @@ def _checked(result: int, what: str) -> None:
 def bind_mount(source: str, target: str) -> None:
     """Mount ``source`` with all that is mounted below it at ``target``; propagation stays as it is."""
     _checked(_libc.mount(os.fsencode(source), os.fsencode(target), None, _MS_BIND | _MS_REC, None), target)
+
+
+def restrict_mount(target: str, flags: Iterable[str]) -> None:
+    """Give a mount those of the flags, in the words of mountinfo, that take something away; it loses the others."""
+    number = sum(_RESTRICTIONS[name] for name in restrictions(flags))
+    _checked(_libc.mount(None, os.fsencode(target), None, _MS_BIND | _MS_REMOUNT | number, None), target)
+
+
+def restrictions(flags: Iterable[str]) -> set[str]:
+    """Return those of a mount's flags that take something away."""
+    return set(_RESTRICTIONS) & set(flags)
 
 
 def mount_tmpfs(target: str, size_bytes: int = 0, mode: int = 0o755, *, read_only: bool = False) -> None:
@@ -49,9 +79,28 @@ def make_private(target: str) -> None:
     _checked(_libc.mount(None, os.fsencode(target), None, _MS_REC | _MS_PRIVATE, None), target)
 
 
+def make_slave(target: str) -> None:
+    """Let no mount from ``target`` down be seen in other mount namespaces; theirs still come from there."""
+    _checked(_libc.mount(None, os.fsencode(target), None, _MS_REC | _MS_SLAVE, None), target)
+
+
+def mount_proc(target: str) -> None:
+    """Mount the processes of the caller's pid namespace."""
+    _checked(_libc.mount(b"proc", os.fsencode(target), b"proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, None), target)
+
+
 def detach_mount(target: str) -> None:
     """Take a mount away, with what is below it."""
     _checked(_libc.umount2(os.fsencode(target), _MNT_DETACH), target)
+
+
+def enter(namespace: str, kind: int) -> None:
+    """Move the calling thread into a namespace, given by its path; for mounts it must be its process's only one."""
+    descriptor = os.open(namespace, os.O_RDONLY)
+    try:
+        _checked(_libc.setns(descriptor, kind), namespace)
+    finally:
+        os.close(descriptor)
 
 
 def unshare(flags: int) -> None:

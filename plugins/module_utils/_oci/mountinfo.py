@@ -24,6 +24,7 @@ class Mount:
     fstype: str
     source: str
     options: tuple[str, ...]  # of the super block
+    flags: tuple[str, ...] = ()  # of this mount alone: "ro", "nosuid", ...
 
 
 def _plain(field: str) -> str:
@@ -48,6 +49,7 @@ def parse(text: str) -> list[Mount]:
                 fstype=last[0],
                 source=_plain(last[1]) if len(last) > 1 else "",
                 options=tuple(_split_options(last[2])) if len(last) > 2 else (),
+                flags=tuple(first[5].split(",")),
             )
         )
     return mounts

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
+from dataclasses import dataclass
 
 _SHORT_SLEEP = 60  # seconds
+_TERMINALS = {4, 5, *range(136, 144)}  # major numbers
 
 
 def tree(pid: int) -> list[int]:
@@ -27,6 +30,50 @@ def tree(pid: int) -> list[int]:
         pids.append(current)
         queue += children
     return pids
+
+
+def exists(number: int) -> bool:
+    """Tell whether a process or a thread has that number."""
+    return os.path.exists(f"/proc/{number}")
+
+
+def outer_number(ancestor: int, number: int) -> int:
+    """Return how the caller numbers a process that its own pid namespace numbers otherwise.
+
+    Args:
+        ancestor: of the process, as the caller numbers it.
+        number: in its own pid namespace.
+    Raises:
+        ProcessLookupError: it has no such descendant.
+    """
+    for pid in tree(ancestor):
+        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as f:
+            numbers = next(line.split()[1:] for line in f if line.startswith("NSpid:"))
+        if int(numbers[-1]) == number and pid != number:
+            return pid
+    raise ProcessLookupError(f"process {ancestor} has no descendant {number}")
+
+
+def parents(pid: int) -> list[int]:
+    """Return the ancestors of a process, nearest first."""
+    found = []
+    while pid > 0:
+        try:
+            pid = int(_stat_fields(pid)[1])
+        except OSError:
+            break
+        found.append(pid)
+    return found
+
+
+def arguments(pid: int) -> list[str]:
+    """Return the command line of a process; empty for a thread of the kernel, and when it is gone."""
+    try:
+        with open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="replace") as f:
+            text = f.read()
+    except OSError:
+        return []
+    return text.rstrip("\0").split("\0") if text else []
 
 
 def command(pid: int) -> str:
@@ -102,6 +149,76 @@ def standard_descriptors(pid: int) -> list[str]:
     """Return what descriptors 0, 1 and 2 of a process point to (``/dev/null`` where one is closed)."""
     found = descriptors(pid)
     return [found.get(number, "/dev/null") for number in range(3)]
+
+
+@dataclass(frozen=True)
+class OpenFile:
+    """A regular file or a device behind a descriptor."""
+
+    mount_id: int  # through which it was opened; a number of mountinfo
+    inode: int
+    is_regular: bool
+    is_terminal: bool
+    access: int  # os.O_RDONLY, O_WRONLY or O_RDWR
+
+
+def open_file(pid: int, number: int) -> OpenFile | None:
+    """Return the file behind a descriptor of a process; None when it is closed, or a pipe, a socket and so on."""
+    try:
+        status = os.stat(f"/proc/{pid}/fd/{number}")
+        facts = _descriptor_facts(pid, number)
+    except OSError:
+        return None
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISCHR(status.st_mode):
+        return None
+    return OpenFile(
+        mount_id=int(facts["mnt_id"]),
+        inode=status.st_ino,
+        is_regular=stat.S_ISREG(status.st_mode),
+        is_terminal=stat.S_ISCHR(status.st_mode) and os.major(status.st_rdev) in _TERMINALS,
+        access=int(facts["flags"], 8) & os.O_ACCMODE,
+    )
+
+
+def _descriptor_facts(pid: int, number: int) -> dict[str, str]:
+    with open(f"/proc/{pid}/fdinfo/{number}", encoding="ascii", errors="replace") as f:
+        return {name: value.strip() for name, _colon, value in (line.partition(":") for line in f)}
+
+
+def is_written_only(pids: list[int], file: OpenFile) -> bool:
+    """Tell whether a file is a regular one that none of the processes can read through a descriptor."""
+    if not file.is_regular:
+        return False
+    for pid in pids:
+        try:
+            numbers = list(descriptors(pid))
+        except OSError:
+            continue
+        for number in numbers:
+            other = open_file(pid, number)
+            if other and (other.mount_id, other.inode) == (file.mount_id, file.inode) and other.access != os.O_WRONLY:
+                return False
+    return True
+
+
+def undeleted(path: str) -> str:
+    """Return the path that a link below /proc/<pid>/fd shows, without the kernel's remark that it was deleted."""
+    mark = " (deleted)"
+    return path[: -len(mark)] if path.endswith(mark) else path
+
+
+def inner_pipes(pids: list[int]) -> set[str]:
+    """Return those pipes, as ``pipe:[<number>]``, of which processes among ``pids`` hold both ends."""
+    ends: dict[str, set[int]] = {}
+    for pid in pids:
+        try:
+            for number, target in descriptors(pid).items():
+                if target.startswith("pipe:"):
+                    flags = int(_descriptor_facts(pid, number)["flags"], 8)
+                    ends.setdefault(target, set()).add(flags & os.O_ACCMODE)
+        except OSError:
+            continue
+    return {target for target, found in ends.items() if {os.O_RDONLY, os.O_WRONLY} <= found}
 
 
 def resident_bytes(pids: list[int]) -> int:

@@ -141,7 +141,9 @@ def save(layers: Overlay, folder: str) -> Difference:
     """
     found = difference(layers)
     try:
-        tree.pack(layers.upper or "/", os.path.join(folder, ARCHIVE), found.present)
+        # With the root itself, whose mode not every engine makes the same: CRIU compares it.
+        names = [".", *found.present] if layers.upper else []
+        tree.pack(layers.upper or "/", os.path.join(folder, ARCHIVE), names)
     except tree.TreeError as e:
         raise RootfsError(str(e)) from e
     with open(os.path.join(folder, DELETED), "w", encoding="utf-8") as f:

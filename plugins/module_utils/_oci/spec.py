@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 
@@ -49,9 +50,9 @@ def external_mounts(config: dict[str, Any], mounts: list[mountinfo.Mount]) -> li
     """Return the mount points that belong to the host, not to the container, sorted.
 
     These are bind mounts and what the host has mounted below them (not what the container declares to lie there, for
-    instance a tmpfs in a volume), version 1 control groups, files masked by /dev/null, and folders masked by an empty
-    one of the host's (crun; runc masks them by a tmpfs). CRIU leaves their content alone and mounts the new container's
-    counterparts in their place.
+    instance a tmpfs in a volume), version 1 control groups, files masked by /dev/null, folders masked by an empty
+    one of the host's (crun; runc masks them by a tmpfs), and what an earlier restore has lent it. CRIU leaves their
+    content alone and mounts the new container's counterparts in their place.
 
     Args:
         config: the container's specification.
@@ -60,6 +61,7 @@ def external_mounts(config: dict[str, Any], mounts: list[mountinfo.Mount]) -> li
     bound = binds(config)
     declared = {os.path.normpath(mount["destination"]) for mount in config.get("mounts", [])}
     masked = {os.path.normpath(path) for path in (config.get("linux") or {}).get("maskedPaths") or []}
+    lent = lent_files(mounts)
     found = set()
     for mount in mounts:
         if mount.target == "/":
@@ -70,9 +72,27 @@ def external_mounts(config: dict[str, Any], mounts: list[mountinfo.Mount]) -> li
             or (mount.fstype in ("devtmpfs", "tmpfs") and mount.root == "/null")
             or (mount.target in masked and mount.root != "/")
             or owner in bound
+            or mount.target in lent
         ):
             found.add(mount.target)
     return sorted(found)
+
+
+def lent_files(mounts: list[mountinfo.Mount]) -> list[str]:
+    """Return the mount points of files from a file system in memory of which the container sees nothing else.
+
+    An earlier restore has put them there, since this engine has no counterpart to what the container's first engine
+    had mounted.
+
+    Args:
+        mounts: the container's own mounts.
+    """
+    whole = {mount.device for mount in mounts if mount.root == "/"}
+    return [
+        mount.target
+        for mount in mounts
+        if mount.fstype == "tmpfs" and mount.root.endswith("/content") and mount.device not in whole
+    ]
 
 
 def mount_sources(
@@ -103,3 +123,33 @@ def mount_sources(
         else:
             sources[target] = source
     return sources, missing
+
+
+def detach(config: dict[str, Any], sources: dict[str, str]) -> dict[str, Any]:
+    """Return a specification without what ties it to the engine that made it, for a container of another engine.
+
+    Hooks, annotations, the control group and the paths of namespaces go, and so do bind mounts, most of which are
+    files in that engine's own folders.
+
+    Args:
+        config: the container's specification; it is not changed.
+        sources: {destination: path on this host} of the bind mounts to keep.
+    """
+    fit: dict[str, Any] = copy.deepcopy(config)
+    fit.pop("hooks", None)
+    fit.pop("annotations", None)
+    linux = fit.setdefault("linux", {})
+    linux.pop("cgroupsPath", None)
+    for namespace in linux.get("namespaces", []):
+        namespace.pop("path", None)
+    bound = binds(fit)
+    mounts = []
+    for mount in fit.get("mounts", []):
+        destination = os.path.normpath(mount["destination"])
+        if destination in bound and destination not in sources:
+            continue
+        if destination in bound:
+            mount["source"] = sources[destination]
+        mounts.append(mount)
+    fit["mounts"] = mounts
+    return fit

@@ -108,6 +108,32 @@ def unpack(archive: str, folder: str, deleted: Iterable[str] = ()) -> None:
         raise TreeError(f"{archive} could not be unpacked into {folder}: {message or 'the helper was killed'}")
 
 
+def make_places(folder: str, places: dict[str, bool]) -> None:
+    """Make empty files and folders where something is to be mounted, unless something is there.
+
+    Args:
+        folder: becomes the root of the child that does the work, so no link leads out of it.
+        places: {path in it: whether a folder is needed}.
+    Raises:
+        TreeError: one could not be made.
+    """
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            os.chroot(folder)
+            os.chdir("/")
+            for path, is_folder in places.items():
+                os.makedirs(path if is_folder else os.path.dirname(path), exist_ok=True)
+                if not is_folder and not os.path.exists(path):
+                    os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o644))
+            code = 0
+        finally:
+            os._exit(code)
+    if os.waitpid(pid, 0)[1] != 0:
+        raise TreeError(f"the places for mounts could not be made in {folder}: {', '.join(places)}")
+
+
 def _lay(tar: tarfile.TarFile) -> None:
     folders = []
     # Names are looked up nowhere: owners are numbers, and the root has changed.

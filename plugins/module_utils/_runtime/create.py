@@ -9,7 +9,7 @@ import os
 import shutil
 
 from ansible_collections.stillpoint.criu.plugins.module_utils._criu import netlock
-from ansible_collections.stillpoint.criu.plugins.module_utils._oci import kernel
+from ansible_collections.stillpoint.criu.plugins.module_utils._oci import kernel, spec
 from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import answers, placeholder, places
 
 TYPE_CHECKING = False
@@ -28,6 +28,10 @@ def create(runtime: str, call: Call, ticket: Ticket) -> int:
     forget(call.container_id)
     os.makedirs(folder, mode=0o700)
     silenced = ticket.network_namespace and ticket.network_lock != "SKIP"
+    if silenced:
+        path = spec.namespaces(spec.load(call.options["bundle"])).get("network")
+        if path:
+            os.symlink(path, places.silenced(call.container_id))
     created = placeholder.Placeholder(runtime, call, folder, netlock.silence_hook() if silenced else None)
     # Loaded only now, while the stock runtime works: together they take as long as it does.
     from ansible_collections.stillpoint.criu.plugins.module_utils._criu import session
@@ -67,6 +71,9 @@ def create(runtime: str, call: Call, ticket: Ticket) -> int:
 def forget(container_id: str) -> None:
     """Remove what an earlier restore of that container left."""
     folder = places.folder(container_id)
+    link = places.silenced(container_id)
+    if os.path.islink(link):  # whoever was to take the silence away has been killed
+        netlock.clear(os.readlink(link))
     for place in (places.root(container_id), places.staged(container_id)):
         try:
             kernel.detach_mount(place)

@@ -20,16 +20,17 @@ import socket
 import sys
 
 from ansible_collections.stillpoint.criu.plugins.module_utils._criu import netlock, session
-from ansible_collections.stillpoint.criu.plugins.module_utils._criu.errors import CriuError
 from ansible_collections.stillpoint.criu.plugins.module_utils._oci import (
     cgroup,
+    hostname,
     kernel,
     mountinfo,
     process,
     rootfs,
     spec,
+    tree,
 )
-from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import places, staging, volumes
+from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import places, reason, restrict, staging, volumes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 LOG = "restore.log"
 IMAGES = "checkpoint"
 NETWORK_KEY = "extRootNetNS"
+# Kinds of namespaces that CRIU can enter instead of making them; the network comes by NETWORK_KEY.
+_JOINED = ("ipc", "uts")
 _CLONE_NEWNET = 0x40000000
 _WATCH_SECONDS = 1.0
 
@@ -72,7 +75,9 @@ class Holder:
         self._starter: socket.socket | None = None
         self._listener: socket.socket | None = None
         self._criu: session.Session | None = None
+        self._flags: dict[str, tuple[str, ...]] = {}  # of the mounts that come from the host
         self._network: int | None = None  # its network namespace while that is silenced
+        self._uts: tuple[str, str] | None = None  # a namespace of others that it shares, and the host name there
 
     def run(self) -> None:
         """Restore, and report to whoever waits. Returns when there is nothing left to hold."""
@@ -80,7 +85,8 @@ class Holder:
             self._restore()
         except BaseException as e:  # whatever it is, nothing half-alive may remain and the engine must hear of it
             self._clean(failed=True)
-            self._report({"error": self._explain(e)})
+            log = os.path.join(self.ticket.checkpoint, LOG)
+            self._report({"error": reason.explain(e, log, "The container")})
         else:
             self._clean(failed=False)
             self._report({"pid": self.pid})
@@ -92,7 +98,8 @@ class Holder:
         bundle = self.call.options["bundle"]
         config = spec.load(bundle)
         root = spec.rootfs(bundle, config)
-        rootfs.apply(self.ticket.checkpoint, root)
+        if self.ticket.rootfs:
+            rootfs.apply(self.ticket.checkpoint, root)
         there = spec.binds(config)
         lacking = staging.needed(self.ticket, there)
         sources, masked = self._mount_sources(config, lacking)
@@ -103,7 +110,10 @@ class Holder:
             if source is None:
                 raise rootfs.RootfsError(f"the new container mounts nothing at {volume['destination']}")
             volumes.bring_back(self.ticket.container_id, volume["archive"], source)
-        sources.update(staging.stage(self.ticket, lacking, masked))
+        staged = staging.stage(self.ticket, lacking, masked)
+        if lacking:
+            tree.make_places(root, {volume["destination"]: volume["kind"] == "shm" for volume in lacking})
+        sources.update(staged)
         os.mkdir(self.root, 0o700)
         kernel.bind_mount(root, self.root)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -111,8 +121,11 @@ class Holder:
         self._listener.listen(1)
         images = os.open(os.path.join(self.ticket.checkpoint, IMAGES), os.O_RDONLY | os.O_DIRECTORY)
         work = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        joined = {kind: path for kind, path in spec.namespaces(config).items() if path and kind in _JOINED}
+        if "uts" in joined:
+            self._uts = (joined["uts"], hostname.get(joined["uts"]))
         self._criu = session.Session(self.ticket.executable, pass_fds=[network], preexec=self._move_in())
-        message = self._criu.request("RESTORE", opts=self._options(sources, network, images, work))
+        message = self._criu.request("RESTORE", opts=self._options(sources, joined, network, images, work))
         self._criu.call(message, self._on_notify)
         os.unlink(self.placeholder.exec_fifo)
 
@@ -132,11 +145,14 @@ class Holder:
         """Return ({mount point: what to mount there}, mount points of folders that take an empty one)."""
         elsewhere = {volume["destination"] for volume in staged}
         wanted = [target for target in self.ticket.external_mounts if target not in elsewhere]
-        sources, missing = spec.mount_sources(wanted, config, mountinfo.read(self.placeholder.pid), mountinfo.read())
+        there = mountinfo.read(self.placeholder.pid)
+        sources, missing = spec.mount_sources(wanted, config, there, mountinfo.read())
+        self._flags = {mount.target: mount.flags for mount in there if mount.target in wanted}
         masked = []
         for target in list(missing):
             if not target.startswith(("/proc/", "/sys/")):
                 continue
+            self._flags[target] = ("ro",)
             # The source's kernel or stock runtime has masked more than those of this host, or in another way.
             if os.path.isdir(f"/proc/{self.placeholder.pid}/root{target}"):
                 masked.append(target)
@@ -150,7 +166,7 @@ class Holder:
             )
         return sources, masked
 
-    def _options(self, sources: dict[str, str], network: int, images: int, work: int) -> Any:
+    def _options(self, sources: dict[str, str], joined: dict[str, str], network: int, images: int, work: int) -> Any:
         rpc = session.rpc()
         options = rpc.criu_opts(
             images_dir_fd=images,
@@ -169,16 +185,14 @@ class Holder:
         )
         for target, source in sources.items():
             options.ext_mnt.add(key=target, val=source)
+        for kind, path in joined.items():
+            options.join_ns.add(ns=kind, ns_file=path)
         if self.ticket.network_namespace:
             options.inherit_fd.add(key=NETWORK_KEY, fd=network)
             if self.ticket.network_lock != "SKIP":
                 # Keeps that namespace silent until the sockets are complete.
                 options.empty_ns = _CLONE_NEWNET
-        seen = set()
-        for number, target in enumerate(self.ticket.descriptors):
-            if target.startswith("pipe:") and target not in seen:
-                seen.add(target)
-                options.inherit_fd.add(key=target, fd=number)
+        self.ticket.inherit(options)
         return options
 
     def _on_notify(self, script: str, pid: int | None, descriptors: list[int]) -> bool:
@@ -187,12 +201,17 @@ class Holder:
             self.placeholder.replace(self.pid)
             if not self.terminal:
                 return self._hold()
+        elif script == "post-setup-namespaces" and self._uts is not None:
+            hostname.put(*self._uts)  # CRIU has just written the saved one
         elif script == "orphan-pts-master":
             self._hand_over(descriptors[0])
         elif script == "network-unlock":
+            if self._network is not None and self.ticket.held:
+                netlock.release(self._network, self.ticket.held)
             self._unsilence()
-        elif script == "pre-resume" and self.terminal:
-            return self._hold()
+        elif script == "pre-resume":
+            restrict.restrict(self.pid, self._flags)
+            return not self.terminal or self._hold()
         return True
 
     def _hand_over(self, master: int) -> None:
@@ -244,7 +263,10 @@ class Holder:
             self._criu.close()
         if failed:
             self._kill_restored()
+            network = self._network
             self._unsilence()  # the namespace may be another container's
+            if network is not None:
+                netlock.clear(f"/proc/self/fd/{network}", network)  # CRIU leaves its rules there when it fails
         for place in (self.root, places.staged(self.ticket.container_id)):
             try:
                 kernel.detach_mount(place)
@@ -256,7 +278,7 @@ class Holder:
             os.chmod(os.path.join(self.ticket.checkpoint, LOG), 0o600)
         except OSError:
             pass  # a checkpoint on a read-only place; the log stays in the restore's own folder
-        for name in (places.CONTROL, "console", "root", "staged"):
+        for name in (places.CONTROL, places.SILENCED, "console", "root", "staged"):
             path = os.path.join(self.folder, name)
             try:
                 os.rmdir(path) if name in ("root", "staged") else os.unlink(path)
@@ -273,21 +295,6 @@ class Holder:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
-
-    def _explain(self, error: BaseException) -> str:
-        log = os.path.join(self.ticket.checkpoint, LOG)
-        start = "The container could not be restored"
-        if isinstance(error, CriuError) and not error.died:
-            # Here, not above: its tables would make every restore that succeeds wait.
-            from ansible_collections.stillpoint.criu.plugins.module_utils._criu import diagnosis
-
-            text = diagnosis.read_log(log)
-            found = diagnosis.diagnose(text, operation="restore", kernel=os.uname().release)
-            return f"{start}. {found.message(log)}"
-        reason = str(error) or type(error).__name__
-        if isinstance(error, CriuError) and error.died:
-            reason += ". Look for the out-of-memory killer in the kernel's log, then restore it again"
-        return f"{start}: {reason}. CRIU's log, if it got that far: {log}"
 
 
 def detach(holder_arguments: tuple[Any, ...], answer_reader: int) -> None:

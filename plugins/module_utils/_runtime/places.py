@@ -11,6 +11,8 @@ import os
 TICKETS = "/run/stillpoint/tickets"
 RESTORES = "/run/stillpoint/restores"
 CONTROL = "control"
+# A link to a network namespace that is silenced and not the container's own, so that nobody forgets it.
+SILENCED = "silenced"
 
 
 def folder(container_id: str) -> str:
@@ -26,6 +28,11 @@ def root(container_id: str) -> str:
 def staged(container_id: str) -> str:
     """Return where files lie that the new container lacks and the restored processes need."""
     return os.path.join(folder(container_id), "staged")
+
+
+def silenced(container_id: str) -> str:
+    """Return where the link is that leads to a silenced network namespace, while there is one."""
+    return os.path.join(folder(container_id), SILENCED)
 
 
 def volumes(container_id: str) -> str:

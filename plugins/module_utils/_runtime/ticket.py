@@ -36,10 +36,28 @@ class Ticket:
     network_namespace: bool  # the container had a network namespace of its own
     external_mounts: list[str]
     descriptors: list[str]
+    # For each of them CRIU's name of a file that it must not open itself, else "".
+    external_descriptors: list[str] = field(default_factory=list)
+    rootfs: bool = True  # its saved files are still to be brought onto the root file system
     # {"archive": path, "destination": in the container, "kind": volume, bind, shm or file}
     volumes: list[dict[str, str]] = field(default_factory=list)
+    # Whose connections are held in the network namespace, since the checkpointed container has ended.
+    held: str = ""
     shm_bytes: int = 0  # size of a /dev/shm that the new container lacks; 0: the kernel's default
     options: dict[str, bool] = field(default_factory=dict)  # fields of criu_opts
+
+    def inherit(self, options: Any) -> None:
+        """Add to CRIU's options that it is to take its own descriptors 0 to 2 for what the checkpointed ones led to."""
+        seen = {"": -1}
+        for number, target in enumerate(self.descriptors):
+            if target.startswith("pipe:") and seen.setdefault(target, number) == number:
+                options.inherit_fd.add(key=target, fd=number)
+        for number, key in enumerate(self.external_descriptors):
+            if seen.setdefault(key, number) == number:
+                # Under its whole name CRIU insists on the size and the position that the file had. Those of an input
+                # must be right. An output goes on where it ends: CRIU takes the descriptor for it as it is when it is
+                # named as a path is, without the first character.
+                options.inherit_fd.add(key=key[1:] if number else key, fd=number)
 
 
 def write(ticket: Ticket) -> str:

@@ -22,6 +22,8 @@ ENGINE: dict[str, dict[str, Any]] = {
     "engine": {"type": "str", "choices": list(engines.ENGINES)},
     "criu_executable": {"type": "str", "default": "criu"},
     "timeout": {"type": "int", "default": 60},
+    "executable": {"type": "path"},
+    "runtime_root": {"type": "path"},
     "docker_host": {"type": "str", "default": "unix:///var/run/docker.sock"},
     "tls": {"type": "bool", "default": False},
     "validate_certs": {"type": "bool", "default": False},
@@ -29,6 +31,9 @@ ENGINE: dict[str, dict[str, Any]] = {
     "client_cert": {"type": "path"},
     "client_key": {"type": "path"},
     "api_version": {"type": "str", "default": "auto"},
+    "containerd_address": {"type": "path", "default": "/run/containerd/containerd.sock"},
+    "containerd_namespace": {"type": "str", "default": "default"},
+    "cri_endpoint": {"type": "str"},
 }
 PATH: dict[str, dict[str, Any]] = {"path": {"type": "path", "default": store.DEFAULT_PATH}}
 

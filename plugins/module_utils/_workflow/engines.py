@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
+from ansible_collections.stillpoint.criu.plugins.module_utils._engine.programs import locate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,6 +18,20 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base import Engine
+
+
+@dataclass(frozen=True)
+class Known:
+    """One engine. All functions take the options of the module."""
+
+    connect: Callable[[dict[str, Any]], Engine]
+    is_here: Callable[[dict[str, Any]], bool]  # whether the host has it
+    # Whether it may have containers of its own; part of other engines, it is on many hosts without any.
+    is_used: Callable[[dict[str, Any]], bool] = lambda _options: True
+    library: str = ""  # what it needs of Python
+    only_by_name: bool = False  # never asked unless named: what it takes for a name is not one of a container
+    of_pods: bool = False  # asked only for names such as pod/container, unless named
+
 
 # Each is imported only when it is asked for: its libraries need not be on every host.
 
@@ -31,13 +47,72 @@ def _has_docker(options: dict[str, Any]) -> bool:
     return not host.startswith("unix://") or os.path.exists(host[len("unix://") :])
 
 
-# In this order they are asked, and named in errors: {name: (connect, whether the host has it)}.
-_KNOWN: dict[str, tuple[Callable[[dict[str, Any]], Engine], Callable[[dict[str, Any]], bool]]] = {
-    "docker": (_docker, _has_docker),
+def _podman(options: dict[str, Any]) -> Engine:
+    from ansible_collections.stillpoint.criu.plugins.module_utils._engine.podman import Podman
+
+    return Podman(options)
+
+
+def _containerd(options: dict[str, Any]) -> Engine:
+    from ansible_collections.stillpoint.criu.plugins.module_utils._engine.containerd import Containerd
+
+    return Containerd(options)
+
+
+def _uses_containerd(options: dict[str, Any]) -> bool:
+    from ansible_collections.stillpoint.criu.plugins.module_utils._engine.containerd_api import bundles
+
+    try:
+        return bool(os.listdir(bundles(options["containerd_namespace"])))
+    except OSError:
+        return False
+
+
+def _oci_runtime(name: str) -> Callable[[dict[str, Any]], Engine]:
+    def connect_to(options: dict[str, Any]) -> Engine:
+        from ansible_collections.stillpoint.criu.plugins.module_utils._engine.oci_runtime import OciRuntime
+
+        return OciRuntime(name, options)
+
+    return connect_to
+
+
+def _has_state_of(name: str) -> Callable[[dict[str, Any]], bool]:
+    # Not whether the program is there: it is wherever an engine is that uses it, mostly with a folder of its own.
+    return lambda options: os.path.isdir(options["runtime_root"] or f"/run/{name}")
+
+
+def _cri(options: dict[str, Any]) -> Engine:
+    from ansible_collections.stillpoint.criu.plugins.module_utils._engine.cri import Cri
+
+    return Cri(options)
+
+
+def _has_cri(options: dict[str, Any]) -> bool:
+    from ansible_collections.stillpoint.criu.plugins.module_utils._engine import cri
+
+    return os.path.exists(cri.endpoint(options).partition("://")[2])
+
+
+def _process(options: dict[str, Any]) -> Engine:
+    from ansible_collections.stillpoint.criu.plugins.module_utils._engine.process import Process
+
+    return Process(options)
+
+
+# In this order they are asked, and named in errors.
+_KNOWN = {
+    "docker": Known(_docker, _has_docker, library="docker"),
+    "podman": Known(_podman, lambda _options: locate("podman") is not None),
+    "containerd": Known(
+        _containerd, lambda options: os.path.exists(options["containerd_address"]), _uses_containerd, library="grpc"
+    ),
+    "cri": Known(_cri, _has_cri, library="grpc", of_pods=True),
+    "runc": Known(_oci_runtime("runc"), _has_state_of("runc")),
+    "crun": Known(_oci_runtime("crun"), _has_state_of("crun")),
+    "process": Known(_process, lambda _options: True, only_by_name=True),
 }
 ENGINES = tuple(_KNOWN)
-# Never asked unless named: what they take for a name is not one of a container.
-_ONLY_BY_NAME: tuple[str, ...] = ()
 
 
 def connect(engine: str, options: dict[str, Any]) -> Engine:
@@ -46,7 +121,51 @@ def connect(engine: str, options: dict[str, Any]) -> Engine:
     Raises:
         EngineError: it does not answer.
     """
-    return _KNOWN[engine][0](options)
+    return _KNOWN[engine].connect(options)
+
+
+def libraries(options: dict[str, Any], names: list[str]) -> list[str]:
+    """Return the Python libraries that the engine of the options needs, or those of all engines that will be asked.
+
+    Args:
+        options: of the module.
+        names: of the containers that are meant.
+    """
+    wanted = [options["engine"]] if options["engine"] else _asked(options, names)
+    return [_KNOWN[name].library for name in wanted if _KNOWN[name].library]
+
+
+def _here(options: dict[str, Any], names: list[str]) -> list[str]:
+    pods = any("/" in name for name in names)
+    return [
+        name
+        for name, known in _KNOWN.items()
+        if not known.only_by_name and (pods or not known.of_pods) and known.is_here(options)
+    ]
+
+
+def _asked(options: dict[str, Any], names: list[str]) -> list[str]:
+    here = _here(options, names)
+    return [name for name in here if _KNOWN[name].is_used(options)] or here
+
+
+def available(name: str, options: dict[str, Any]) -> str:
+    """Return the engine of that name if this host seems to have it, else the first one that it has.
+
+    Args:
+        name: need not be the name of an engine that is known here.
+        options: of the module.
+    """
+    here = _here(options, [])
+    return name if name in here else [*here, *ENGINES][0]
+
+
+def folder_name(name: str) -> str:
+    """Return the name of the folder that holds a container's checkpoints.
+
+    It is the container's own, but for those of pods, ``namespace/pod/container`` or ``pod/container``.
+    """
+    return "_".join(["default"] * (name.count("/") == 1) + name.split("/"))
 
 
 def select(options: dict[str, Any], names: list[str], labels: list[str]) -> list[tuple[Engine, str]]:
@@ -62,7 +181,7 @@ def select(options: dict[str, Any], names: list[str], labels: list[str]) -> list
     if options["engine"]:
         engine = connect(options["engine"], options)
         return [(engine, name) for name in engine.select(names, labels)]
-    found, silent = _connect_all(options)
+    found, silent = _connect_all(options, names)
     chosen: list[tuple[Engine, str]] = []
     for name in names:
         having = _having(name, found)
@@ -75,9 +194,10 @@ def select(options: dict[str, Any], names: list[str], labels: list[str]) -> list
     return chosen
 
 
-def _connect_all(options: dict[str, Any]) -> tuple[list[Engine], dict[str, str]]:
-    """Connect to every engine that the host seems to have; return (those, {name: why it does not answer})."""
-    present = [name for name, (_connect, has) in _KNOWN.items() if name not in _ONLY_BY_NAME and has(options)]
+def _connect_all(options: dict[str, Any], names: list[str]) -> tuple[list[Engine], dict[str, str]]:
+    """Connect to every engine that the host seems to use; return (those, {name: why it does not answer})."""
+    options = {**options, "executable": None}  # that of an engine which is not named cannot be meant
+    asked = _asked(options, names)
     found: list[Engine] = []
     silent: dict[str, str] = {}
 
@@ -87,14 +207,14 @@ def _connect_all(options: dict[str, Any]) -> tuple[list[Engine], dict[str, str]]
         except EngineError as e:
             return e
 
-    with ThreadPoolExecutor(max_workers=len(present) or 1) as pool:
-        for name, answer in zip(present, pool.map(attempt, present)):
+    with ThreadPoolExecutor(max_workers=len(asked) or 1) as pool:
+        for name, answer in zip(asked, pool.map(attempt, asked)):
             if isinstance(answer, EngineError):
                 silent[name] = str(answer)
             else:
                 found.append(answer)
     if not found:
-        words = " ".join(silent.values()) or f"Neither of {', '.join(ENGINES)} was found on it."
+        words = " ".join(silent.values()) or f"None of {', '.join(ENGINES)} was found on it."
         raise EngineError(f"No container engine of this host answers. {words}")
     return found, silent
 
@@ -110,6 +230,7 @@ def _wrong_count(name: str, having: list[str], asked: list[Engine], silent: dict
         return f"{name} is a container of {' and of '.join(having)} on this host. Say which one is meant with engine."
     names = ", ".join(engine.NAME for engine in asked)
     text = f"No container {name} was found on this host. Engines asked: {names}."
+    text += "".join(f" {engine.UNSEEN}" for engine in asked if engine.UNSEEN)
     for engine, reason in silent.items():
         text += f" {engine} did not answer: {reason}"
     return text

@@ -5,51 +5,34 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import time
-import urllib.error
 from concurrent.futures import ThreadPoolExecutor
 
-from ansible.module_utils.urls import open_url
-from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import manifest, preflight, store
+from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import foreign, manifest, preflight, store
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.draft import FULL
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError, Refused
-from ansible_collections.stillpoint.criu.plugins.module_utils._criu import features, statistics
+from ansible_collections.stillpoint.criu.plugins.module_utils._criu import statistics
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base import Portable, Saved, Wishes
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
-from ansible_collections.stillpoint.criu.plugins.module_utils._oci import layers, rootfs, tree
+from ansible_collections.stillpoint.criu.plugins.module_utils._oci import layers, process, rootfs, tree
 from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import create as runtime
 from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import places, volumes
 from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import ticket as tickets
-from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import engines, save
+from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import (
+    archives,
+    engines,
+    history,
+    processor,
+    save,
+    verification,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base import Created
-
-# Which checkpoint a container runs from; not a label, since a label would make it differ from the original.
-RECORDS = "/var/lib/stillpoint/restored"
-# What programs and libraries choose their code by at start: without one of these a restored process dies of SIGILL.
-_CPU_FLAGS = (
-    "avx",
-    "avx2",
-    "avx512f",
-    "bmi1",
-    "bmi2",
-    "erms",
-    "fma",
-    "movbe",
-    "pku",
-    "rtm",
-    "sse4_2",
-    "xsave",
-    "xsavec",
-)
-_POLL_SECONDS = 0.1
 
 
 class Restore:
@@ -63,13 +46,8 @@ class Restore:
 
     def __init__(self, parameters: dict[str, Any]) -> None:
         self.parameters = parameters
-        self.entry = store.find(parameters["path"], parameters["name"], parameters["checkpoint_name"])
-        self.record: dict[str, Any] = self.entry.manifest or {}
-        try:
-            manifest.check_restorable(self.record)
-        except ValueError as e:
-            raise CheckpointError(f"The checkpoint {self.entry.path} cannot be restored: {e}.") from e
-        self.new_name = store.check_name(parameters["new_name"] or f"{self.entry.container}-restored", "container")
+        self.entry = archives.choose(parameters)
+        self.record = self.entry.record
         saved = self.record.get("scope", FULL)
         self.scope = parameters["scope"] or saved
         if self.scope == FULL and saved != FULL:
@@ -77,28 +55,36 @@ class Restore:
                 f"The checkpoint {self.entry.path} holds files only, no processes: it was taken with scope {saved}. "
                 f"Restore it with scope {saved}, or without that option."
             )
-        self.engine = engines.connect(parameters["engine"] or self.record["engine"], parameters)
-        self.warnings: list[str] = []
+        self.engine = engines.connect(parameters["engine"] or self._engine_of_checkpoint(), parameters)
+        self.new_name = self.engine.restored_name(parameters["new_name"], self.entry.container)
+        self.warnings: list[str] = list(self.record["warnings"]) if self.entry.pending else []
         self.actions: list[str] = []
         self.timings: dict[str, float] = {}
         self.statistics: dict[str, Any] = {}
+        self.verification: dict[str, bool] = {}
 
-    @property
-    def _records(self) -> str:
-        return os.path.join(RECORDS, self.engine.NAME)
+    def _engine_of_checkpoint(self) -> str:
+        name: str = self.record["engine"]
+        if "adopted" in self.record:
+            return engines.available(name, self.parameters)
+        if name not in engines.ENGINES:
+            raise CheckpointError(
+                f"The checkpoint {self.entry.path} is of the engine {name!r}, which is not known here. Name one of "
+                f"{', '.join(engines.ENGINES)} with engine."
+            )
+        return name
 
     def running(self) -> dict[str, Any] | None:
         """Return the container's summary if it already runs from this very checkpoint."""
         found = self.engine.summary(self.new_name)
-        if found is None or found["status"] != "running":
-            return None
-        try:
-            with open(os.path.join(self._records, found["id"] + ".json"), encoding="utf-8") as f:
-                record = json.load(f)
-        except (OSError, ValueError):
-            return None
-        same = record["checkpoint_id"] == self.record["id"] and record["started_at"] == found["started_at"]
-        return found if same else None
+        return found if found and history.runs_from(self.engine, found, self.record["id"]) else None
+
+    def predicted(self) -> list[str]:
+        """Return what :meth:`run` would do, and what would be done before it."""
+        found = [f"would restore {self.new_name} from {self.entry.path}"]
+        if self.entry.pending:
+            found.insert(0, f"would take the archive {self.parameters['archive']} over into {self.entry.path}")
+        return found
 
     def prepare(self) -> None:
         """Find out whether it can work, without touching anything.
@@ -108,26 +94,27 @@ class Restore:
         """
         begun = time.monotonic()
         with ThreadPoolExecutor(max_workers=1) as pool:
-            found = pool.submit(manifest.problems, self.entry.path, self.record)  # beside the engine's answers
+            found = pool.submit(self._problems)  # beside the engine's answers
             self._look()
             problems = found.result()
-        for volume in self.volumes:
-            name = os.path.relpath(volume["archive"], self.entry.path)
-            if name not in self.record["files"]:
-                problems.append(f"{name} is not among its recorded files")
         if problems:
-            raise CheckpointError(
-                f"The checkpoint {self.entry.path} was damaged or tampered with: {'; '.join(problems[:5])}. "
-                "Nothing was restored. Use another checkpoint, or bring this one's files back from where you copied it."
-            )
+            raise archives.damaged(self.entry.path, problems)
         self.timings["prepare_ms"] = (time.monotonic() - begun) * 1000
+
+    def _problems(self) -> list[str]:
+        """Return what is wrong with the checkpoint's files."""
+        if self.entry.pending:
+            return []
+        needed = [manifest.SPEC, *(f"{store.VOLUMES}/{volume['name']}.tar" for volume in self.record["volumes"])]
+        unknown = [f"{name} is not among its recorded files" for name in needed if name not in self.record["files"]]
+        return unknown + manifest.problems(self.entry.path, self.record)
 
     def _look(self) -> None:
         """Find out whether this host can take the container."""
         if self.scope == FULL:
             self.executable = save.executable(self.parameters["criu_executable"])
             preflight.check_criu(self.executable)
-            self._check_cpu()
+            processor.check(self.record["cpu"])
         self.volumes = [
             {
                 "archive": os.path.join(self.entry.path, store.VOLUMES, volume["name"] + ".tar"),
@@ -145,32 +132,31 @@ class Restore:
             ignore_static_ip=self.parameters["ignore_static_ip"],
             ignore_static_mac=self.parameters["ignore_static_mac"],
             restores_processes=self.scope == FULL,
+            pid_namespace=self.parameters["pid_namespace"],
         )
-        with open(os.path.join(self.entry.path, "spec.dump"), encoding="utf-8") as f:
-            config = json.load(f)
-        self.saved = Saved(
-            engine=self.record["engine"],
-            container_id=self.record["container"]["id"],
-            name=self.record["container"]["name"],
-            record=self.record["record"],
-            portable=Portable.from_dict(self.record["portable"]),
-            config=config,
-            volumes=self.volumes,
-        )
-        self.plan = self.engine.plan(self.saved, wishes)
-
-    def _check_cpu(self) -> None:
-        here = features.cpu_features()
-        there = self.record["cpu"]
-        if not there.get("flags"):
-            return
-        missing = sorted(set(_CPU_FLAGS) & set(there["flags"]) - set(here["flags"]))
-        if missing:
-            raise Refused(
-                f"The checkpoint was taken on a processor ({there.get('model')}) with features that this host's "
-                f"({here.get('model')}) lacks: {', '.join(missing)}. The restored processes would crash. "
-                "Restore on a host with at least the same features."
+        try:
+            self.saved = Saved(
+                # What was taken over has no record of an engine's own, though it may come from one that is known here.
+                engine="" if "adopted" in self.record else self.record["engine"],
+                container_id=self.record["container"]["id"],
+                name=self.record["container"]["name"],
+                record=self.record["record"],
+                portable=Portable.from_dict(self.record["portable"]),
+                config=self.entry.config,
+                volumes=self.volumes,
+                path=self.entry.path,
+                shell_job=self.record.get("shell_job", False),
+                output=tuple(path for path in self.record["descriptors"][1:] if path.startswith("/")),
+                rootfs_saved=self.record.get("rootfs", {}).get("saved", True),
+                stdio=tuple(_outside(self.record)) or Saved.stdio,
             )
+            self.plan = self.engine.plan(self.saved, wishes)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as e:
+            raise CheckpointError(
+                f"The checkpoint {self.entry.path} describes its container in a way that {self.engine.NAME} cannot "
+                f"understand ({type(e).__name__}: {e}). It was tampered with, or is of another version. Nothing was "
+                "done."
+            ) from e
 
     def run(self) -> dict[str, Any]:
         """Restore and verify.
@@ -180,6 +166,9 @@ class Restore:
         Raises:
             CheckpointError, EngineError: it failed; the half-made container was removed, the checkpoint is untouched.
         """
+        if self.entry.pending:
+            self.record = foreign.adopt(self.entry.pending, self.parameters["path"], self.entry.container)
+            self.actions.append(f"took the archive {self.parameters['archive']} over into {self.entry.path}")
         begun = time.monotonic()
         created = self.engine.create(self.plan)
         container = created.container_id
@@ -187,14 +176,15 @@ class Restore:
         try:
             if self.scope == FULL:
                 tickets.write(self._ticket(created))
-            else:
+            if self.scope != FULL or created.files_first:
                 self._lay_files(container)
             self.engine.start(container)
             what = "processes" if self.scope == FULL else "files"
             self.actions.append(f"restored its {what} from {self.entry.name}")
             self.timings["restore_ms"] = (time.monotonic() - begun) * 1000
             verified = time.monotonic()
-            self.verification = self._verify(container)
+            if self.parameters["verify"]:
+                self.verification = verification.run(self.engine, container, self.new_name, self.parameters)
             self.timings["verify_ms"] = (time.monotonic() - verified) * 1000
         except BaseException as e:
             left = self._undo(container)
@@ -208,7 +198,7 @@ class Restore:
             tickets.remove(container)
             runtime.forget(container)
         found = self.engine.summary(container) or {}
-        self._remember(found)
+        history.remember(self.engine, found, self.record["id"])
         return found
 
     def _forget_volumes(self, container: str) -> None:
@@ -244,7 +234,7 @@ class Restore:
                 rootfs.apply(self.entry.path, storage.root)
             else:
                 layers.apply(self.entry.path, storage.root)
-            for volume in self.volumes:
+            for volume in self.volumes if self.scope != FULL else []:
                 folder = storage.volumes.get(volume["destination"])
                 if folder is not None and volume["kind"] in ("volume", "bind"):
                     volumes.bring_back(container, volume["archive"], folder)
@@ -254,7 +244,8 @@ class Restore:
     def _ticket(self, created: Created) -> tickets.Ticket:
         taken = self.record["options"]
         options = {name: taken[name] for name in ("tcp_established", "file_locks", "ext_unix_sk")}
-        if self.parameters["tcp_close"]:
+        options["shell_job"] = self.record.get("shell_job", False)
+        if self.parameters["tcp_close"] or taken.get("tcp_close"):
             options["tcp_close"] = True
         elif self.record["established_tcp"] and created.addresses_lost:
             options["tcp_close"] = True
@@ -271,7 +262,10 @@ class Restore:
             network_namespace=self.record["network_namespace"],
             external_mounts=self.record["external_mounts"],
             descriptors=self.record["descriptors"],
+            external_descriptors=self.record.get("external_descriptors", []),
+            rootfs=not created.files_first,
             volumes=self.volumes,
+            held=self.record["container"]["id"][:12] if "network" in self.record.get("shared_namespaces", []) else "",
             shm_bytes=self.saved.portable.shm_bytes,
             options=options,
         )
@@ -282,47 +276,10 @@ class Restore:
         except (OSError, ValueError):
             pass  # it did not get that far
 
-    def _verify(self, container: str) -> dict[str, bool]:
-        """Check the restored container until all is well or ``wait_timeout`` is over.
 
-        Raises:
-            CheckpointError: something was still wrong then.
-        """
-        if not self.parameters["verify"]:
-            return {}
-        checks = self.engine.checks(container, self.parameters["verify_command"])
-        if self.parameters["verify_url"]:
-            checks["url"] = lambda: _fetch(self.parameters["verify_url"])
-        deadline = time.monotonic() + self.parameters["wait_timeout"]
-        passed: dict[str, bool] = {}
-        for name, check in checks.items():
-            problem = check()
-            while problem:
-                if time.monotonic() > deadline or (name != "status" and checks["status"]()):
-                    raise CheckpointError(
-                        f"The restored container {self.new_name} failed its check '{name}': {problem}"
-                    )
-                time.sleep(_POLL_SECONDS)
-                problem = check()
-            passed[name] = True
-        return passed
-
-    def _remember(self, found: dict[str, Any]) -> None:
-        os.makedirs(RECORDS, mode=0o700, exist_ok=True)
-        os.makedirs(self._records, mode=0o700, exist_ok=True)
-        known = set(self.engine.all_ids())
-        for name in os.listdir(self._records):
-            if name.endswith(".json") and name[: -len(".json")] not in known:
-                os.unlink(os.path.join(self._records, name))
-        manifest.write_json(
-            os.path.join(self._records, found["id"] + ".json"),
-            {"checkpoint_id": self.record["id"], "started_at": found["started_at"]},
-        )
-
-
-def _fetch(url: str) -> str:
-    try:
-        with contextlib.closing(open_url(url, timeout=5)) as answer:
-            return "" if answer.status < 400 else f"{url} answers {answer.status}"
-    except (urllib.error.URLError, OSError, ValueError) as e:
-        return f"{url} does not answer: {e}"
+def _outside(record: dict[str, Any]) -> list[str]:
+    """Return the files of the host that the saved descriptors 0 to 2 led to, /dev/null where they led elsewhere."""
+    paths = []
+    for path, key in zip(record["descriptors"], record.get("external_descriptors", [])):
+        paths.append(process.undeleted(path) if key else os.devnull)
+    return paths

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, Stillpoint contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Docker on a host of the lab, used through its command line as users do."""
+"""Docker and Podman on a host of the lab, used through their command lines, nearly the same, as users do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from stillpoint_lab.api import Host
 
@@ -36,17 +36,17 @@ def until(what: str, probe: Callable[[], Any], timeout_s: float = 30.0, every_s:
 
 @dataclass
 class Container:
-    """A container of one Docker, by name."""
+    """A container of one Docker or Podman, by name."""
 
     docker: Docker
     name: str
 
     def inspect(self) -> dict[str, Any]:
-        """What ``docker inspect`` says of it."""
+        """What ``inspect`` says of it."""
         return json.loads(self.docker("container", "inspect", self.name))[0]
 
     def state(self) -> dict[str, Any]:
-        """The part State of ``docker inspect``."""
+        """The part State of that."""
         return self.inspect()["State"]
 
     def exec(self, *command: str, check: bool = True, user: str = "") -> str:
@@ -88,14 +88,23 @@ class Container:
         """Send a signal to its first process."""
         self.docker("kill", "--signal", name, self.name)
 
+    def exit_code(self) -> int:
+        """Its exit code, once it has ended."""
+        return int(self.docker("wait", self.name))
+
     def remove(self) -> None:
         """End and remove it with its nameless volumes."""
-        self.docker("rm", "--force", "--volumes", self.name)
+        self.docker("rm", *self.docker.END, "--volumes", self.name)
 
 
 @dataclass
 class Docker:
     """Docker of one host. Everything made for a test has a name that starts with ``prefix``."""
+
+    PROGRAM: ClassVar[str] = "docker"
+    END: ClassVar[tuple[str, ...]] = ("--force",)  # options of `rm` that end a container at once
+    TOP: ClassVar[tuple[str, ...]] = ("-eo", "pid,args")  # what `top` is to show: numbers of the host first
+    ENVIRONMENT: ClassVar[dict[str, str]] = {}
 
     host: Host
     prefix: str = field(default_factory=lambda: f"spi{uuid.uuid4().hex[:6]}")
@@ -106,7 +115,27 @@ class Docker:
 
     def run(self, *arguments: str, check: bool = True, timeout_s: float = 120.0) -> subprocess.CompletedProcess[str]:
         """Run the command line; LabError when it fails and ``check`` is set."""
-        return self.host.run(["docker", *arguments], check=check, timeout=timeout_s)
+        return self.host.run(self.command(*arguments), check=check, timeout=timeout_s, env=self.ENVIRONMENT)
+
+    def command(self, *arguments: str) -> list[str]:
+        """The command line, for those who start it themselves."""
+        return [self.PROGRAM, *arguments]
+
+    def attendant(self, image: str, *options: str) -> list[str]:
+        """The command line of a container in the foreground, up to its image: for clients and questions."""
+        self.provide(image)
+        return self.command("run", "--rm", *options, image)
+
+    def provide(self, image: str) -> None:
+        """See to it that an image is there."""
+
+    def restore_runtime(self) -> str:
+        """The name of the restore runtime under which its containers come back."""
+        return "stillpoint"
+
+    def comparable(self, record: dict[str, Any]) -> dict[str, Any]:
+        """What ``inspect`` says of a container, without what tells when and where it was made."""
+        return record
 
     def name(self, what: str) -> str:
         """A name for something of this test, the same at every call."""
@@ -119,6 +148,7 @@ class Docker:
     def start(self, what: str, image: str, command: list[str], *options: str) -> Container:
         """Start a container in the background."""
         name = self.name(what)
+        self.provide(image)
         self("run", "--detach", "--name", name, *options, image, *command)
         return Container(self, name)
 
@@ -151,12 +181,64 @@ class Docker:
     def clean(self) -> None:
         """Remove whatever this test has made."""
         script = r"""
-            ids() { docker "$@" --quiet --filter "name=$PREFIX"; }
-            for id in $(docker ps --all --quiet --filter "name=^/?$PREFIX"); do
-                docker unpause "$id"; docker rm --force --volumes "$id"
+            ids() { $PROGRAM "$@" --quiet --filter "name=$PREFIX"; }
+            for id in $($PROGRAM ps --all --quiet --filter "name=^/?$PREFIX"); do
+                $PROGRAM unpause "$id"; $PROGRAM rm $END --volumes "$id"
             done
-            for id in $(ids network ls); do docker network rm "$id"; done
-            for id in $(ids volume ls); do docker volume rm --force "$id"; done
+            for id in $(ids network ls); do $PROGRAM network rm "$id"; done
+            for id in $(ids volume ls); do $PROGRAM volume rm --force "$id"; done
             rm -rf /srv/"$PREFIX"-* /var/lib/stillpoint/checkpoints/"$PREFIX"-*
         """
-        self.host.run(["sh", "-c", script], env={"PREFIX": self.prefix}, check=False, timeout=180)
+        names = {"PROGRAM": self.PROGRAM, "END": " ".join(self.END), "PREFIX": self.prefix, **self.ENVIRONMENT}
+        self.host.run(["sh", "-c", script], env=names, check=False, timeout=180)
+
+
+@dataclass
+class Podman(Docker):
+    """Podman of one host, its containers under one of the stock runtimes."""
+
+    PROGRAM: ClassVar[str] = "podman"
+    END: ClassVar[tuple[str, ...]] = ("--force", "--time=0")
+    TOP: ClassVar[tuple[str, ...]] = ("hpid", "args")
+    ENVIRONMENT: ClassVar[dict[str, str]] = {"PODMAN_IGNORE_CGROUPSV1_WARNING": "1"}
+    ARCHIVES: ClassVar[dict[str, str]] = {BUSYBOX: "busybox", APPS: "apps"}
+
+    stock: str = "crun"
+
+    def command(self, *arguments: str) -> list[str]:
+        stock = ["--runtime", self.stock] if arguments[0] in ("run", "pod") else []
+        # Podman sets a limit of its own, which hosts without that controller refuse.
+        first = ["--pids-limit=0"] if arguments[0] == "run" and self.host.cgroup_version == 2 else []
+        return [self.PROGRAM, *stock, arguments[0], *first, *arguments[1:]]
+
+    def provide(self, image: str) -> None:
+        if image in self.ARCHIVES and self.run("image", "exists", image, check=False).returncode != 0:
+            self("load", "--quiet", "--input", f"/srv/lab-images/{self.ARCHIVES[image]}.tar")
+
+    def restore_runtime(self) -> str:
+        return {"runc": "stillpoint", "crun": "stillpoint-crun"}[self.stock]
+
+    def comparable(self, record: dict[str, Any]) -> dict[str, Any]:
+        config, host = dict(record["Config"]), dict(record["HostConfig"])
+        del config["CreateCommand"]
+        config["Env"] = sorted(config["Env"])
+        # The profile comes from the checkpoint, not from the file that was given.
+        host["SecurityOpt"] = [option for option in host["SecurityOpt"] if not option.startswith("seccomp=/")]
+        config["Annotations"] = host["Annotations"] = {
+            name: value for name, value in config["Annotations"].items() if not name.endswith(".seccomp")
+        }
+        del host["Binds"]  # the mounts say the same, and these hold the names of nameless volumes
+        host["LogConfig"] = {**host["LogConfig"], "Path": ""}
+        host["Tmpfs"] = {place: set(options.split(",")) for place, options in host["Tmpfs"].items()}
+        automatic = {record["Id"][:12], config["Hostname"]}
+        networks = {
+            name: {**settings, "Aliases": [alias for alias in settings["Aliases"] if alias not in automatic]}
+            for name, settings in record["NetworkSettings"]["Networks"].items()
+        }
+        settings = {**record["NetworkSettings"], "Networks": networks}
+        return {**record, "Config": config, "HostConfig": host, "NetworkSettings": settings}
+
+    def clean(self) -> None:
+        script = 'podman pod rm --force --time=0 $(podman pod ls --quiet --filter "name=$PREFIX")'
+        self.host.run(["sh", "-c", script], env={"PREFIX": self.prefix, **self.ENVIRONMENT}, check=False, timeout=60)
+        super().clean()

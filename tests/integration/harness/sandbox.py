@@ -79,9 +79,9 @@ class Client:
 class Sandbox:
     """The things of one test on one host; leave it with :meth:`clean`."""
 
-    def __init__(self, host: Host, controller: Controller) -> None:
+    def __init__(self, host: Host, controller: Controller, docker: Docker | None = None) -> None:
         self.host, self.controller = host, controller
-        self.docker = Docker(host)
+        self.docker = docker or Docker(host)
         self._clients: list[Client] = []
 
     @property
@@ -111,7 +111,8 @@ class Sandbox:
         """
         if self.reads_limits:
             return "criu"
-        uid, gid = (self.docker("run", "--rm", image, "id", option, user).strip() for option in ("-u", "-g"))
+        ask = [*self.docker.attendant(image), "id"]
+        uid, gid = (self.host.run([*ask, option, user]).stdout.strip() for option in ("-u", "-g"))
         wrapper = self.docker.folder("criu") / "criu"
         self.write(wrapper, f'#!/bin/sh\nexec setpriv --ruid {uid} --rgid {gid} --keep-groups criu "$@"\n')
         self.host.run(["chmod", "755", str(wrapper)])

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import cgroups, images, rootfs
+from . import cgroups, images, node, rootfs
 from .config import HostSpec, LabPaths
 from .shell import LabError, run, tail
 
@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 READY_TIMEOUT_S = 90.0
 # Layers and checkpoints must not lie on an overlay; each of these is a folder of the machine's file system.
 REAL_FOLDERS = ("docker", "containers", "containerd", "stillpoint")
-HOST_TOOLS = ("lab-boot", "lab-start-dockerd", "lab-restart-dockerd", "dockerd")
+HOST_TOOLS = ("lab-boot", "lab-start-dockerd", "lab-restart-dockerd", "lab-restart-containerd", "dockerd")
 ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",
@@ -186,6 +186,8 @@ class Host:
         rootfs.write(upper / "etc/resolv.conf", Path("/etc/resolv.conf").read_text() if not self.spec.number else "")
         if self.spec.docker:
             rootfs.write(upper / "etc/docker/daemon.json", "{}\n")
+            rootfs.write(upper / "etc/containerd/config.toml", node.containerd_config(self.spec.root))
+            rootfs.write(upper / "etc/cni/net.d/10-lab.conflist", node.cni_network(self.spec.number))
         listen = f"ListenAddress {self.address}:{self.ssh_port}\n" if not self.spec.number else ""
         rootfs.write(
             upper / "etc/ssh/sshd_config.d/lab.conf",

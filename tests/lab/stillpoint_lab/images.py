@@ -47,6 +47,7 @@ _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 IMAGES = (
     Image("busybox", "stillpoint/busybox:lab", {"Cmd": ["sh"], "Env": [_PATH]}),
     Image("apps", "stillpoint/apps:lab", {"Cmd": ["sh"], "Env": [_PATH, "LANG=C.UTF-8"]}),
+    Image("pause", "stillpoint/pause:lab", {"Cmd": ["sleep", "2147483647"], "Env": [_PATH]}),  # what holds a pod
 )
 
 
@@ -78,7 +79,7 @@ def _make(part: Path, apps: Path) -> None:
             work = part / f"{image.name}.work"
             work.mkdir()
             tree = apps
-            if image.name == "busybox":
+            if image.name != "apps":
                 tree = work / "tree"
                 _busybox_tree(tree, apps)
             _write_archive(step, image, tree, work, part / f"{image.name}.tar")

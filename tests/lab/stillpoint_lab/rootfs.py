@@ -85,7 +85,7 @@ RECIPES = {
                 "less",
                 "strace",
             ),
-            newer=("criu", "python3-pycriu"),
+            newer=("criu", "libcriu2", "python3-pycriu"),  # crun loads libcriu2 for a checkpoint of its own
         ),
         Recipe("current", base="stable", newer=_ENGINES),
         Recipe(

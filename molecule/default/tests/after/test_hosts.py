@@ -12,6 +12,7 @@ import pytest
 
 LIBRARY = "/usr/local/lib/stillpoint"
 WRAPPER = "/usr/local/sbin/stillpoint-runtime"
+WRAPPERS = {"stillpoint": WRAPPER, "stillpoint-crun": f"{WRAPPER}-crun"}
 CHECKPOINT = "/var/lib/stillpoint/checkpoints/molecule-counter/molecule"
 
 
@@ -42,9 +43,27 @@ def test_docker_knows_the_runtime(host) -> None:
     assert configuration["runtimes"] == {"stillpoint": {"path": WRAPPER}}
 
 
+def test_podman_knows_the_runtimes(host) -> None:
+    lines = host.file("/etc/containers/containers.conf.d/stillpoint.conf").content_string.splitlines()
+    assert lines[1:] == ["[engine.runtimes]", *(f'{name} = ["{path}"]' for name, path in WRAPPERS.items())]
+    for name in (*WRAPPERS, "runc", "crun"):  # 1: there is no such container; 125: there is no such runtime
+        assert host.run("podman --runtime %s container exists stillpoint.none", name).rc == 1
+    assert host.run("podman --runtime none-such container exists stillpoint.none").rc == 125
+
+
+def test_each_wrapper_hands_on_to_its_stock_runtime(host) -> None:
+    for name, stock in (("stillpoint", "runc"), ("stillpoint-crun", "crun")):
+        assert host.check_output("%s --version", WRAPPERS[name]).startswith(stock)
+
+
 def test_program_belongs_to_root_alone(host) -> None:
-    assert host.file(WRAPPER).mode == 0o755
-    assert host.check_output(f"find {LIBRARY} {WRAPPER} ! -user root -o ! -group root -o ! -type l -perm /022") == ""
+    assert [host.file(path).mode for path in WRAPPERS.values()] == [0o755, 0o755]
+    assert (
+        host.check_output(
+            f"find {LIBRARY} {' '.join(WRAPPERS.values())} ! -user root -o ! -group root -o ! -type l -perm /022"
+        )
+        == ""
+    )
     assert host.check_output(f"find {LIBRARY} -type f -name '*.py' ! -perm 0644 -o -type d ! -perm 0755") == ""
 
 

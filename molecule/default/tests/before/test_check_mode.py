@@ -18,7 +18,9 @@ HOSTS = ("ansible://alpha", "ansible://gamma")
 FILES = (
     "/usr/local/lib/stillpoint",
     "/usr/local/sbin/stillpoint-runtime",
+    "/usr/local/sbin/stillpoint-runtime-crun",
     "/var/lib/stillpoint",
+    "/etc/containers",
     "/etc/docker",
     "/etc/apt",
 )
@@ -52,5 +54,5 @@ def test_check_mode_predicts_and_changes_nothing(host, check_run: tuple[dict[str
     before, output = check_run
     name = host.backend.get_hostname()
     recap = re.search(rf"^{name} .*changed=(\d+)", output, re.MULTILINE)
-    assert recap and int(recap.group(1)) >= 4, output  # program, wrapper, folder, Docker's configuration
+    assert recap and int(recap.group(1)) >= 5, output  # program, wrappers, folder, Docker's and Podman's files
     assert state(host) == before[name]

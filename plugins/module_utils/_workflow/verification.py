@@ -1,0 +1,58 @@
+# Copyright: (c) 2026, Stillpoint contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The proof that a restored container is a first-class one."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import urllib.error
+
+from ansible.module_utils.urls import open_url
+from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base import Engine
+
+_POLL_SECONDS = 0.1
+
+
+def run(engine: Engine, container: str, name: str, parameters: dict[str, Any]) -> dict[str, bool]:
+    """Check a restored container until all is well or ``wait_timeout`` is over.
+
+    Args:
+        engine: its engine.
+        container: its id.
+        name: what the operator calls it.
+        parameters: of the module container_restore.
+    Returns:
+        {name of the check: True}.
+    Raises:
+        CheckpointError: something was still wrong then.
+    """
+    checks = engine.checks(container, parameters["verify_command"])
+    if parameters["verify_url"]:
+        checks["url"] = lambda: _fetch(parameters["verify_url"])
+    deadline = time.monotonic() + parameters["wait_timeout"]
+    passed: dict[str, bool] = {}
+    for check_name, check in checks.items():
+        problem = check()
+        while problem:
+            if time.monotonic() > deadline or (check_name != "status" and checks["status"]()):
+                raise CheckpointError(f"The restored container {name} failed its check '{check_name}': {problem}")
+            time.sleep(_POLL_SECONDS)
+            problem = check()
+        passed[check_name] = True
+    return passed
+
+
+def _fetch(url: str) -> str:
+    try:
+        with contextlib.closing(open_url(url, timeout=5)) as answer:
+            return "" if answer.status < 400 else f"{url} answers {answer.status}"
+    except (urllib.error.URLError, OSError, ValueError) as e:
+        return f"{url} does not answer: {e}"

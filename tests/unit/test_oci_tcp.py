@@ -1,0 +1,50 @@
+# Copyright: (c) 2026, Stillpoint contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""TCP connections, found as the kernel tells them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+
+import pytest
+from ansible_collections.stillpoint.criu.plugins.module_utils._oci import tcp
+
+
+@pytest.mark.parametrize(
+    ("family", "address", "seen"),
+    [
+        (socket.AF_INET, "127.0.0.1", "127.0.0.1"),
+        (socket.AF_INET6, "::1", "::1"),
+    ],
+)
+def test_connections(family, address, seen):
+    """Both ends of a connection of this process are found, its listening socket is not."""
+    try:
+        listener = socket.create_server((address, 0), family=family)
+    except OSError as e:
+        pytest.skip(f"this machine has no {address}: {e}")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(listener)
+        client = stack.enter_context(socket.create_connection(listener.getsockname()[:2]))
+        stack.enter_context(listener.accept()[0])
+        server, peer = listener.getsockname()[1], client.getsockname()[1]
+        found = [end for end in tcp.connections([os.getpid()]) if server in end]
+    assert sorted(found) == sorted([(seen, peer, seen, server), (seen, server, seen, peer)])
+
+
+def test_others_are_left_out():
+    """Connections of the same network that no given process holds."""
+    child = os.fork()
+    if child == 0:
+        os.closerange(3, 1000)
+        while True:
+            os.read(0, 1) or os._exit(0)
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()):
+        try:
+            assert all(listener.getsockname()[1] not in end for end in tcp.connections([child]))
+        finally:
+            os.kill(child, 9)
+            os.waitpid(child, 0)
