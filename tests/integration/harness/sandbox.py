@@ -11,7 +11,7 @@ import queue
 import signal
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,9 @@ def program(name: str, *arguments: str) -> list[str]:
 class Client:
     """A process on a host that is talked to line by line and lives through the checkpoint and the restore."""
 
-    def __init__(self, host: Host, command: Sequence[str]) -> None:
+    def __init__(self, host: Host, command: Sequence[str], env: Mapping[str, str]) -> None:
         self.command = " ".join(command)[:200]
-        self._process = host.popen(command, stdin=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self._process = host.popen(command, env=env, stdin=subprocess.PIPE, stderr=subprocess.STDOUT)
         self._lines: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -128,7 +128,7 @@ class Sandbox:
 
     def client(self, *command: str) -> Client:
         """Start a client on the host."""
-        client = Client(self.host, command)
+        client = Client(self.host, command, self.docker.ENVIRONMENT)
         self._clients.append(client)
         return client
 
