@@ -25,7 +25,7 @@ TICKER = 'i=0; while :; do i=$((i+1)); echo "tick $i"; sleep 0.2; done'
 _TICK = re.compile(r"tick (\d+)\b")  # on a terminal, not always at the start of a line
 
 
-def until(what: str, probe: Callable[[], Any], timeout_s: float = 30.0, every_s: float = 0.1) -> Any:
+def until(what: str, probe: Callable[[], Any], timeout_s: float = 90.0, every_s: float = 0.1) -> Any:
     """Call ``probe`` until it returns something true, and return that. AssertionError after ``timeout_s`` seconds."""
     deadline = time.monotonic() + timeout_s
     while not (found := probe()):
@@ -63,7 +63,7 @@ class Container:
         """The numbers that its ticker has written."""
         return [int(number) for number in _TICK.findall(self.logs())]
 
-    def wait_for_ticks(self, more: int = 3, timeout_s: float = 30.0) -> list[int]:
+    def wait_for_ticks(self, more: int = 3, timeout_s: float = 90.0) -> list[int]:
         """Wait until it has written ``more`` further ticks; return all of them."""
         wanted = len(self.ticks()) + more
         return until(
@@ -72,7 +72,7 @@ class Container:
             timeout_s,
         )
 
-    def wait_for_log(self, text: str, timeout_s: float = 30.0, times: int = 1) -> str:
+    def wait_for_log(self, text: str, timeout_s: float = 90.0, times: int = 1) -> str:
         """Wait until its log holds ``text`` so often; return the log."""
         return until(
             f"{self.name} logs {text!r} {times} times",

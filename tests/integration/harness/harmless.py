@@ -19,7 +19,7 @@ from .cycle import assert_consecutive
 from .dockerhost import APPS, BUSYBOX, TICKER, Container, until
 from .sandbox import CHECKPOINTS, Client, Sandbox, program
 
-SETTLE_S = 10.0
+SETTLE_S = 30.0
 """How long Docker may take to clear away what belonged to a container that it removes."""
 PORT = 80
 SERVER = f"mkdir -p /tmp/www && echo alive > /tmp/www/index.html && httpd -p {PORT} -h /tmp/www && {TICKER}"

@@ -55,7 +55,7 @@ class Client:
             words = "\n".join(filter(None, iter(self._lines.get, None)))
             raise AssertionError(f"the client has ended with {self._process.wait()}: {words}") from None
 
-    def receive(self, timeout_s: float = 30.0) -> str:
+    def receive(self, timeout_s: float = 90.0) -> str:
         """Its next line. AssertionError when none comes in time or it has ended."""
         try:
             line = self._lines.get(timeout=timeout_s)
@@ -64,7 +64,7 @@ class Client:
         assert line is not None, f"the client has ended with {self._process.wait()}: {self.command}"
         return line
 
-    def ask(self, line: str, timeout_s: float = 30.0) -> str:
+    def ask(self, line: str, timeout_s: float = 90.0) -> str:
         """Send a line and return the one that answers it."""
         self.send(line)
         return self.receive(timeout_s)
