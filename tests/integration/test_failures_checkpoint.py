@@ -46,14 +46,16 @@ Victim = tuple[Sandbox, Container]
 def test_unknown_container(victim: Victim) -> None:
     sandbox, container = victim
     with harmless(sandbox, container):
-        refusal(sandbox.checkpoint, "no-such-one", says=("no container no-such-one", "Running here", container.name))
+        refusal(sandbox.checkpoint, "no-such-one", says=("No container no-such-one", "Engines asked", "docker"))
+        says = ("no container no-such-one", "Running here", container.name)
+        refusal(sandbox.checkpoint, "no-such-one", engine="docker", says=says)
 
 
 def test_one_of_two_is_unknown(victim: Victim) -> None:
     """A misspelt name must not lead to half a fleet being saved."""
     sandbox, container = victim
     with harmless(sandbox, container):
-        refusal(sandbox.checkpoint, [container.name, "no-such-one"], says=("no container no-such-one",))
+        refusal(sandbox.checkpoint, [container.name, "no-such-one"], says=("No container no-such-one",))
         assert sandbox.checkpoints_of(container.name) == []
 
 

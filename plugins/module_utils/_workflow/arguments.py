@@ -24,7 +24,7 @@ ENGINE: dict[str, dict[str, Any]] = {
     "timeout": {"type": "int", "default": 60},
     "executable": {"type": "path"},
     "runtime_root": {"type": "path"},
-    "docker_host": {"type": "str", "default": "unix:///var/run/docker.sock"},
+    "docker_host": {"type": "str", "default": engines.DOCKER_HOST},
     "tls": {"type": "bool", "default": False},
     "validate_certs": {"type": "bool", "default": False},
     "ca_path": {"type": "path"},

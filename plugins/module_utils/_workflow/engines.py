@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base import Engine
 
 
+DOCKER_HOST = "unix:///var/run/docker.sock"
+
+
 @dataclass(frozen=True)
 class Known:
     """One engine. All functions take the options of the module."""
@@ -44,7 +47,8 @@ def _docker(options: dict[str, Any]) -> Engine:
 
 def _has_docker(options: dict[str, Any]) -> bool:
     host: str = options["docker_host"]
-    return not host.startswith("unix://") or os.path.exists(host[len("unix://") :])
+    # One that the user has named is asked in any case: that it does not answer is what there is to tell.
+    return host != DOCKER_HOST or os.path.exists(host[len("unix://") :])
 
 
 def _podman(options: dict[str, Any]) -> Engine:
