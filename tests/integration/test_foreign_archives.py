@@ -99,7 +99,7 @@ def test_of_podman(podman_on: Callable[..., Podman], host: str, runtime: str, co
     podman.clean()
 
     allowed = {"archive": archive, "allow_mounts": ["/bound", volume], "published_ports": []}
-    done = sandbox.module("container_restore", **allowed)
+    done = sandbox.module("container_restore", engine="docker", **allowed)
     assert done["changed"] and done["checkpoint"]["engine"] == "podman"
     restored = sandbox.docker.container(f"{name}-restored")
     ticks = restored.wait_for_ticks(2)
@@ -119,18 +119,18 @@ def test_manners(podman_on: Callable[..., Podman]) -> None:
     archive = podman.export()
     podman.clean()
     with pytest.raises(ModuleFailed, match=rf"{folder} at /bound.*allow_mounts: \[{folder}\]"):
-        sandbox.module("container_restore", archive=archive)
+        sandbox.module("container_restore", engine="docker", archive=archive)
     allowed = {"archive": archive, "allow_mounts": ["/bound"]}
-    predicted = sandbox.module("container_restore", check_mode=True, **allowed)
+    predicted = sandbox.module("container_restore", engine="docker", check_mode=True, **allowed)
     assert predicted["changed"] and len(predicted["actions"]) == 2
     assert sandbox.checkpoints_of(name) == []
-    done = sandbox.module("container_restore", **allowed)
-    again = sandbox.module("container_restore", **allowed)
+    done = sandbox.module("container_restore", engine="docker", **allowed)
+    again = sandbox.module("container_restore", engine="docker", **allowed)
     assert not again["changed"] and again["container"]["id"] == done["container"]["id"]
     found = sandbox.module("container_checkpoint_info", name=name, verify="data")["checkpoints"]
     assert [(entry["complete"], entry["problems"]) for entry in found] == [(True, [])]
     sandbox.docker.container(f"{name}-restored").remove()
-    assert sandbox.restore(name)["changed"]  # as any other checkpoint; the archive is not needed
+    assert sandbox.restore(name, engine="docker")["changed"]  # as any other checkpoint; the archive is not needed
 
 
 def test_of_podman_with_a_client(podman_on: Callable[..., Podman]) -> None:
@@ -149,7 +149,7 @@ def test_of_podman_with_a_client(podman_on: Callable[..., Podman]) -> None:
     archive = podman.export("zstd", "--tcp-established")
     podman.clean()
     sandbox.docker.network("net", f"--subnet={subnet}.0/24")
-    done = sandbox.module("container_restore", archive=archive)
+    done = sandbox.module("container_restore", engine="docker", archive=archive)
     assert done["checkpoint"]["established_tcp"]
     after = json.loads(client.ask("status"))
     assert after["port"] == before["port"] and after["count"] > before["count"]
@@ -161,7 +161,7 @@ def test_of_podman_that_ran_on(podman_on: Callable[..., Podman]) -> None:
     write = "(while :; do echo x >> /etc/growing; sleep 0.1; done) &"
     podman.start(BUSYBOX, f"{write} sleep 1")
     archive = rewritten(podman.sandbox, podman.export("none", "--leave-running"), {}, later=True)
-    result = podman.sandbox.module("container_restore", check_mode=True, archive=archive)
+    result = podman.sandbox.module("container_restore", engine="docker", check_mode=True, archive=archive)
     assert "--leave-running" in result["_stderr"] or "--leave-running" in json.dumps(result.get("warnings", []))
 
 
@@ -246,7 +246,7 @@ def test_of_the_kubelet(podman_on: Callable[..., Podman], host: str, containerd:
     podman.start(BUSYBOX, CHANGES.replace("echo shm > /dev/shm/x", "true"))
     archive = as_written_for_the_kubelet(sandbox, podman.export("none"), containerd=containerd)
     last = podman.ticks()[-1]
-    done = sandbox.module("container_restore", archive=archive)
+    done = sandbox.module("container_restore", engine="docker", archive=archive)
     assert done["checkpoint"]["container"]["name"] == name and done["checkpoint"]["engine"] == "cri"
     restored = sandbox.docker.container(f"{name}-restored")
     assert restored.wait_for_ticks(2)[0] == last + 1
@@ -266,7 +266,9 @@ def test_hostile_archives(podman_on: Callable[..., Podman]) -> None:
 
     def refused(words: str, changes: dict[str, Any], **options: Any) -> None:
         with pytest.raises(ModuleFailed, match=words):
-            sandbox.module("container_restore", archive=rewritten(sandbox, archive, changes), **options)
+            sandbox.module(
+                "container_restore", engine="docker", archive=rewritten(sandbox, archive, changes), **options
+            )
         assert not (sandbox.host.root / CHECKPOINTS.relative_to("/") / name).exists()
         assert not sandbox.docker.exists(f"{name}-restored")
 
@@ -278,4 +280,4 @@ def test_hostile_archives(podman_on: Callable[..., Podman]) -> None:
     whole = sandbox.host.root / archive.lstrip("/")
     whole.write_bytes(gzip.compress(whole.read_bytes())[:-2000])
     with pytest.raises(ModuleFailed, match="damaged or incomplete"):
-        sandbox.module("container_restore", archive=archive)
+        sandbox.module("container_restore", engine="docker", archive=archive)

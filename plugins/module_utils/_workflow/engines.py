@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base import Engine
 
 
+_POD_NAME = re.compile(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?")
 DOCKER_HOST = "unix:///var/run/docker.sock"
 
 
@@ -169,7 +171,10 @@ def folder_name(name: str) -> str:
 
     It is the container's own, but for those of pods, ``namespace/pod/container`` or ``pod/container``.
     """
-    return "_".join(["default"] * (name.count("/") == 1) + name.split("/"))
+    parts = name.split("/")
+    if len(parts) not in (2, 3) or not all(_POD_NAME.fullmatch(part) for part in parts):
+        return name
+    return "_".join(["default"] * (len(parts) == 2) + parts)
 
 
 def select(options: dict[str, Any], names: list[str], labels: list[str]) -> list[tuple[Engine, str]]:
