@@ -95,7 +95,7 @@ class Draft:
             OSError: it is not complete.
         """
         begun = time.monotonic()
-        self._write_descriptions()
+        self.write_descriptions()
         with ThreadPoolExecutor(max_workers=1) as pool:
             on_disk = pool.submit(manifest.sync_tree, self.partial.path)  # beside the sums, which want the processor
             record = self.record(self.partial.path)
@@ -103,7 +103,7 @@ class Draft:
         self.final = self.partial.commit(record)
         self.timings["commit_ms"] = ms_since(begun)
 
-    def _write_descriptions(self) -> None:
+    def write_descriptions(self) -> None:
         """Write the small files in the layout of Podman's archives, which checkpointctl reads."""
         record = self.target.record
         annotations = {**(self.target.config.get("annotations") or {}), "io.container.manager": "libpod"}
@@ -125,9 +125,9 @@ class Draft:
             with open(os.path.join(self.partial.path, name), "w", encoding="utf-8") as f:
                 json.dump(value, f)
 
-    def record(self, folder: str) -> dict[str, Any]:
-        """Return the manifest for the files that now lie in ``folder``."""
-        self._files = files = manifest.summarise(folder, self._files)
+    def record(self, folder: str, *, sums: bool = True) -> dict[str, Any]:
+        """Return the manifest for the files that now lie in ``folder``; with checksums, or without in a hurry."""
+        self._files = files = manifest.summarise(folder, self._files) if sums else manifest.sizes(folder)
         options = asdict(self.options)
         self.timings["total_ms"] = ms_since(self.started)
         return {

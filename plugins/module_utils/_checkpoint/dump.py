@@ -66,9 +66,9 @@ class Dump:
         self.draft.copy_engine_files()
         begun = time.monotonic()
         try:
-            with session.Session(self.options.executable, preexec=_hurry) as criu:
+            with session.Session(self.options.executable, preexec=hurry) as criu:
                 message = criu.request("DUMP", opts=self._criu_options(criu, parent))
-                with _Descriptors(message, self.partial), netlock.guarded(self.target.pid, criu.process.pid):
+                with Descriptors(message, self.partial), netlock.guarded(self.target.pid, criu.process.pid):
                     criu.call(message, self._on_notify)
         except CriuError as e:
             if not self.draft.final:
@@ -119,7 +119,7 @@ class Dump:
                 options = self._criu_options(criu, None)
                 options.track_mem = True
                 message = criu.request("PRE_DUMP", opts=options)
-                with _Descriptors(message, self.partial, images=folder):
+                with Descriptors(message, self.partial, images=folder):
                     criu.call(message)
         except CriuError as e:
             raise self._failed(e) from e
@@ -267,7 +267,7 @@ class Dump:
         return CheckpointError(f"The checkpoint of {self.target.name} failed. {running} {found.message(kept)}")
 
 
-class _Descriptors:
+class Descriptors:
     """Folders that CRIU gets as descriptor numbers, which must be open while it works."""
 
     def __init__(self, message: Any, partial: store.Partial, images: str | None = None) -> None:
@@ -308,6 +308,6 @@ def take(target: Target, options: Options, path: str, name: str, facts: prefligh
         partial.close()
 
 
-def _hurry() -> None:
+def hurry() -> None:
     """Go before others on a busy host: a container stands still meanwhile."""
     os.setpriority(os.PRIO_PROCESS, 0, -10)

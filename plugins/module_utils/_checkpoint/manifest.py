@@ -176,6 +176,11 @@ def summarise(folder: str, known: dict[str, dict[str, Any]] | None = None) -> di
     return found
 
 
+def sizes(folder: str) -> dict[str, dict[str, Any]]:
+    """Return {path: {"size": bytes}} of the same files."""
+    return {path: {"size": os.path.getsize(os.path.join(folder, path))} for path in sorted(_files(folder))}
+
+
 def problems(folder: str, record: dict[str, Any], *, data: bool = True) -> list[str]:
     """Hold the files of a checkpoint against its manifest.
 

@@ -73,8 +73,13 @@ def check_criu(executable: str) -> str:
     return version
 
 
-def examine(target: Target, options: Options, path: str) -> Facts:
+def examine(target: Target, options: Options, path: str | None) -> Facts:
     """Find out all that a dump of this container depends on, without touching the container.
+
+    Args:
+        target: the container.
+        options: of the dump.
+        path: where the checkpoint is to lie; None when its room is somebody else's care.
 
     Raises:
         Refused: it cannot be saved on this host as it is.
@@ -111,7 +116,8 @@ def examine(target: Target, options: Options, path: str) -> Facts:
     if not target.plain:
         warnings += _exec_sessions(target, pids)
     needed = process.resident_bytes(pids) + _file_bytes(target, options, layers)
-    check_space(path, needed)
+    if path is not None:
+        check_space(path, needed)
     return Facts(
         criu_version=version,
         network_lock=_network_lock(target.pid, options.executable),

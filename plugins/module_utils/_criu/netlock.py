@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _PREFIX = "CRIU"
 _OURS = "stillpoint"
+_SHUT = f"{_OURS}-moving"
 _WATCH_SECONDS = 0.05
 # A packet of an established connection that reaches the new namespace before its socket is restored would be answered
 # with a reset. CRIU's own rules come too late for that: engines plug the network in before CRIU gets there.
@@ -98,6 +99,31 @@ def hold(namespace: int, name: str, connections: list[tuple[str, int, str, int]]
 def release(namespace: int, name: str) -> None:
     """Take back what :func:`hold` has done."""
     _run(["nsenter", f"--net=/proc/self/fd/{namespace}", "nft", "delete", "table", "inet", _held(name)], namespace)
+
+
+def shut(namespace: int) -> None:
+    """Let nothing in or out of a network namespace, given as an open descriptor, until :func:`reopen`.
+
+    Not even an answer to who has its address, so that the address may live elsewhere meanwhile.
+
+    Raises:
+        OSError: it could not be shut.
+    """
+    chain = "chain {0} {{ type filter hook {0} priority -300; policy drop; }}"
+    rules = "".join(
+        f"table {family} {_SHUT} {{\n" + "\n".join(chain.format(hook) for hook in ("input", "output")) + "\n}\n"
+        for family in ("inet", "arp")
+    )
+    done = _run(["nsenter", f"--net=/proc/self/fd/{namespace}", "nft", "--file", "-"], namespace, text=rules)
+    if done.returncode != 0:
+        raise OSError(f"nft could not shut the container's network: {done.stderr.decode(errors='replace').strip()}")
+
+
+def reopen(namespace: int) -> None:
+    """Take back what :func:`shut` has done; nothing happens if it was not."""
+    for family in ("inet", "arp"):
+        enter = ["nsenter", f"--net=/proc/self/fd/{namespace}"]
+        _run([*enter, "nft", "delete", "table", family, _SHUT], namespace)
 
 
 def _held(name: str) -> str:

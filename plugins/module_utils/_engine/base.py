@@ -121,6 +121,10 @@ class Common:
 
     UNSEEN = ""
 
+    def plugs_in_late(self, _plan: Any) -> bool:
+        """Tell whether a container of that plan gets its network only when its runtime has created it, or none."""
+        return False
+
     def restored_name(self, wish: str | None, saved: str) -> str:
         """Return the name for a restored container: that wished for, else its old one and "-restored".
 
@@ -161,6 +165,15 @@ if TYPE_CHECKING:
 
         def remove(self, container: str, plan: Any) -> None:
             """Remove a half-made container and what came with it."""
+
+        def plugs_in_late(self, plan: Any) -> bool:
+            """Tell whether a container of that plan gets its network only when its runtime has created it, or none."""
+
+        def end(self, container: str) -> None:
+            """End a container at once; its restart policy does not start it again."""
+
+        def discard(self, container: str) -> None:
+            """Remove a container that does not run; its volumes stay."""
 
         def checks(self, container: str, command: list[str]) -> dict[str, Callable[[], str]]:
             """Return the checks of a restored container; each returns what is wrong, or "" when all is well.

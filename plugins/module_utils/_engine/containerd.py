@@ -174,7 +174,7 @@ class Containerd(Common):
             pid=task["pid"],
             bundle=bundle,
             config=config,
-            stop=lambda: self.kill(container),
+            stop=lambda: self.end(container_id),
             record=self._record(container, task, image),
             unreachable=_unreachable(container["runtime"]["name"], options.get("binary_name", "")),
             portable=containerd_portable.portable(container, image, config, stdin_open=bool(task["stdin"])).to_dict(),
@@ -222,15 +222,14 @@ class Containerd(Common):
             "stdio": {name: task[name] for name in ("stdin", "stdout", "stderr")},
         }
 
-    def kill(self, container: dict[str, Any]) -> None:
+    def end(self, container_id: str) -> None:
         """End a container at once and for good; its task stays, stopped, as that of every container that was killed.
 
         Raises:
             EngineError: it could not be ended.
         """
-        container_id = container["id"]
         status = containerd_portable.RESTART + "status"
-        if status in container["labels"]:
+        if status in (self.find(container_id) or {"labels": {}})["labels"]:
             # Or containerd's own monitor starts it again.
             self.call(
                 f"keep the container {container_id} from being started again",
@@ -240,6 +239,10 @@ class Containerd(Common):
             )
         self.call(f"end the container {container_id}", "tasks.Kill", container_id=container_id, signal=signal.SIGKILL)
         self.call(f"see the end of the container {container_id}", "tasks.Wait", container_id=container_id)
+
+    def discard(self, container: str) -> None:
+        """Remove a container that does not run, with its snapshot; its volumes stay."""
+        containerd_create.discard(self, container)
 
     # -- what a restore calls; see the modules for arguments and errors --------------------------------------------
 

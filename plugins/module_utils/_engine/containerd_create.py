@@ -321,6 +321,27 @@ def remove(engine: Containerd, container: str, wanted: Plan) -> None:
         shutil.rmtree(os.path.dirname(path), ignore_errors=True)
 
 
+def discard(engine: Containerd, container: str) -> None:
+    """Remove a container whose task has ended, with its snapshot.
+
+    Raises:
+        EngineError: containerd refused.
+    """
+    found = engine.find(container)
+    if found is None:
+        return
+    _unless_gone(engine, "remove the container's task", "tasks.Delete", container_id=found["id"])
+    _unless_gone(engine, "remove the container", "containers.Delete", id=found["id"])
+    if found["snapshot_key"]:
+        _unless_gone(
+            engine,
+            "remove the container's files",
+            "snapshots.Remove",
+            snapshotter=found["snapshotter"],
+            key=found["snapshot_key"],
+        )
+
+
 def _unless_gone(engine: Containerd, what: str, method: str, **fields: Any) -> None:
     try:
         engine.call(what, method, **fields)

@@ -232,7 +232,7 @@ class Cri(Common):
             pid=info["pid"],
             bundle=bundle,
             config=config,
-            stop=lambda: self.kill(found.id),
+            stop=lambda: self.end(found.id),
             record={
                 "container": _container_config(status, info, config),
                 "pod": cri_api.known("PodSandboxConfig", pod_info.get("config") or {}),
@@ -269,7 +269,11 @@ class Cri(Common):
             "tags": here.get("repo_tags") or [],
         }
 
-    def kill(self, container: str) -> None:
+    def discard(self, container: str) -> None:
+        """Remove a container that does not run; its pod stays."""
+        self.client.call(f"remove the container {container[:13]}", "RemoveContainer", container_id=container)
+
+    def end(self, container: str) -> None:
         """End a container at once."""
         self.client.call(f"end the container {container[:13]}", "StopContainer", container_id=container, timeout=0)
 

@@ -166,7 +166,7 @@ class Docker(Common):
             pid=state["Pid"],
             bundle=bundle,
             config=config,
-            stop=lambda: self.kill(record["Id"]),
+            stop=lambda: self.end(record["Id"]),
             record=kept,
             unreachable=self._unreachable(kept["runtime"]),
             portable=docker_portable.portable(record, kept["image"], config).to_dict(),
@@ -224,7 +224,17 @@ class Docker(Common):
             return ""  # asking the daemon takes as long as a small dump
         return unreachable(runtime, self.runtime_path(runtime) or "")
 
-    def kill(self, container: str) -> None:
+    def plugs_in_late(self, plan: Plan) -> bool:
+        """Tell whether a container of that plan gets its network only when its runtime has created it, or none."""
+        return (
+            plan.config["HostConfig"].get("NetworkMode") == "none" or int(self.version["Version"].split(".")[0]) >= 28
+        )
+
+    def discard(self, container: str) -> None:
+        """Remove a container that does not run; its volumes stay."""
+        self.call(f"remove the container {container[:12]}", self.api.remove_container, container)
+
+    def end(self, container: str) -> None:
         """End a container at once; its restart policy does not start it again, since Docker saw the user do it."""
         self.call(f"end the container {container[:12]}", self.api.kill, container)
 

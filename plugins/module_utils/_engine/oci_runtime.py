@@ -176,7 +176,7 @@ class OciRuntime(Common):
             pid=state["pid"],
             bundle=bundle,
             config=config,
-            stop=lambda: self.kill(name),
+            stop=lambda: self.end(name),
             record={
                 "image": {"name": "", "id": ""},
                 "runtime": self.NAME,
@@ -200,7 +200,15 @@ class OciRuntime(Common):
             return bool(record.get("systemd-cgroup"))
         return bool(record["config"]["cgroups"].get("Systemd") or record["config"]["cgroups"].get("systemd"))
 
-    def kill(self, name: str) -> None:
+    def plugs_in_late(self, _plan: Plan) -> bool:
+        """These runtimes plug in nothing."""
+        return True
+
+    def discard(self, container: str) -> None:
+        """Remove a container that does not run; its bundle, which is the user's, stays."""
+        self.call(f"remove the container {container}", "delete", container)
+
+    def end(self, name: str) -> None:
         """End a container at once."""
         self.call(f"end the container {name}", "kill", name, "KILL")
 

@@ -170,7 +170,7 @@ class Podman(Common):
             pid=record["State"]["Pid"],
             bundle=bundle,
             config=config,
-            stop=lambda: self.kill(record["Id"]),
+            stop=lambda: self.end(record["Id"]),
             record=kept,
             unreachable=unreachable(record["OCIRuntime"]),
             portable=podman_portable.portable(record, kept["image"], config).to_dict(),
@@ -212,7 +212,11 @@ class Podman(Common):
             },
         }
 
-    def kill(self, container: str) -> None:
+    def discard(self, container: str) -> None:
+        """Remove a container that does not run; its volumes stay."""
+        self.call(f"remove the container {container[:12]}", "rm", "--ignore", container)
+
+    def end(self, container: str) -> None:
         """End a container at once; its restart policy does not start it again, since Podman saw the user do it."""
         self.call(f"end the container {container[:12]}", "kill", "--signal=KILL", container)
 

@@ -219,13 +219,21 @@ class Process(Common):
         with open(os.path.join(RESTORED, container + ".json"), "w", encoding="utf-8") as f:
             json.dump({"pid": pid, "start_time": processes.start_time(pid)}, f)
 
-    def remove(self, container: str, plan: Plan) -> None:
-        """End restored processes."""
-        pid = _restored(plan.name)
+    def end(self, container: str) -> None:
+        """End restored processes at once."""
+        pid = _restored(container)
         if pid:
             self.kill(pid)
+
+    def discard(self, container: str) -> None:
+        """Forget restored processes that have ended."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(RESTORED, container + ".json"))
+
+    def remove(self, container: str, plan: Plan) -> None:
+        """End restored processes."""
+        self.end(plan.name)
+        self.discard(container)
 
     # -- what is there ---------------------------------------------------------------------------------------------
 

@@ -20,6 +20,32 @@ class FreezerError(Exception):
     """The control group could not be frozen; it goes on."""
 
 
+def freeze(folder: str) -> None:
+    """Stand a control group (version 2, or version 1's freezer) still until :func:`thaw`.
+
+    Raises:
+        FreezerError: it did not freeze.
+    """
+    deadline = time.monotonic() + _SECONDS
+    try:
+        _write(folder, True)
+        while not _is_frozen(folder):
+            if time.monotonic() > deadline:
+                raise FreezerError(f"the control group {folder} did not freeze within {_SECONDS:.0f} s")
+            time.sleep(0.002)
+    except OSError as e:
+        raise FreezerError(f"the control group {folder} cannot be frozen: {e.strerror}") from e
+
+
+def thaw(folder: str) -> None:
+    """Let a control group go on.
+
+    Raises:
+        OSError: it is gone.
+    """
+    _write(folder, False)
+
+
 def _write(folder: str, frozen: bool) -> None:
     unified = os.path.join(folder, "cgroup.freeze")
     if os.path.exists(unified):
@@ -39,18 +65,6 @@ def _is_frozen(folder: str) -> bool:
         return f.read().strip() == "FROZEN"
 
 
-def _freeze(folder: str) -> None:
-    deadline = time.monotonic() + _SECONDS
-    try:
-        _write(folder, True)
-        while not _is_frozen(folder):
-            if time.monotonic() > deadline:
-                raise FreezerError(f"the control group {folder} did not freeze within {_SECONDS:.0f} s")
-            time.sleep(0.002)
-    except OSError as e:
-        raise FreezerError(f"the control group {folder} cannot be frozen: {e.strerror}") from e
-
-
 @contextlib.contextmanager
 def frozen(folder: str) -> Iterator[None]:
     """Keep all processes of a control group (version 2, or version 1's freezer) still.
@@ -67,12 +81,12 @@ def frozen(folder: str) -> Iterator[None]:
             os.setsid()  # what ends this process's group must not end the one who repairs it
             os.close(writer)
             os.read(reader, 1)
-            _write(folder, False)
+            thaw(folder)
         finally:
             os._exit(0)
     os.close(reader)
     try:
-        _freeze(folder)
+        freeze(folder)
         yield
     finally:
         os.close(writer)

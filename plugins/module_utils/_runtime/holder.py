@@ -31,7 +31,14 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._oci import (
     spec,
     tree,
 )
-from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import places, reason, restrict, staging, volumes
+from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import (
+    gate,
+    places,
+    reason,
+    restrict,
+    staging,
+    volumes,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,6 +84,7 @@ class Holder:
         self._starter: socket.socket | None = None
         self._listener: socket.socket | None = None
         self._criu: session.Session | None = None
+        self._gate: gate.Gate | None = None
         self._flags: dict[str, tuple[str, ...]] = {}  # of the mounts that come from the host
         self._network: int | None = None  # its network namespace while that is silenced
         self._uts: tuple[str, str] | None = None  # a namespace of others that it shares, and the host name there
@@ -97,6 +105,10 @@ class Holder:
 
     def _restore(self) -> None:
         self._network = network = os.open(f"/proc/{self.placeholder.pid}/ns/net", os.O_RDONLY)
+        self._criu = session.Session(self.ticket.executable, pass_fds=[network], preexec=self._move_in())
+        if self.ticket.gate:
+            self._gate = gate.Gate(self.ticket.gate)
+            self._gate.wait(gate.ARMED, self._check_alive)
         bundle = self.call.options["bundle"]
         config = spec.load(bundle)
         root = spec.rootfs(bundle, config)
@@ -126,7 +138,6 @@ class Holder:
         joined = {kind: path for kind, path in spec.namespaces(config).items() if path and kind in _JOINED}
         if "uts" in joined:
             self._uts = (joined["uts"], hostname.get(joined["uts"]))
-        self._criu = session.Session(self.ticket.executable, pass_fds=[network], preexec=self._move_in())
         message = self._criu.request("RESTORE", opts=self._options(sources, joined, network, images, work))
         self._criu.call(message, self._on_notify)
         os.unlink(self.placeholder.exec_fifo)
@@ -207,6 +218,8 @@ class Holder:
             hostname.put(*self._uts)  # CRIU has just written the saved one
         elif script == "orphan-pts-master":
             self._hand_over(descriptors[0])
+        elif script == "post-restore" and self._gate is not None:
+            self._gate.wait(gate.READY, self._check_alive)
         elif script == "network-unlock":
             if self._network is not None and self.ticket.held:
                 netlock.release(self._network, self.ticket.held)
@@ -238,6 +251,12 @@ class Holder:
                 raise Abandoned("CRIU ended before the container was started")
             if not process.alive(self.pid) or not self.placeholder.exists():
                 raise Abandoned("the container was removed before it was started")
+
+    def _check_alive(self) -> None:
+        if self._criu is None or self._criu.process.poll() is not None:
+            raise Abandoned("CRIU ended before the container could run")
+        if not self.placeholder.exists() or (self.pid and not process.alive(self.pid)):
+            raise Abandoned("the container was removed before it could run")
 
     def _unsilence(self) -> None:
         """Take back what the placeholder's hook has done: the sockets are complete."""

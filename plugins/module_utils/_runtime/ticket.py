@@ -43,6 +43,8 @@ class Ticket:
     volumes: list[dict[str, str]] = field(default_factory=list)
     # Whose connections are held in the network namespace, since the checkpointed container has ended.
     held: str = ""
+    # Socket of whoever decides when the restore may begin and when the processes may run; "" when nobody does.
+    gate: str = ""
     shm_bytes: int = 0  # size of a /dev/shm that the new container lacks; 0: the kernel's default
     options: dict[str, bool] = field(default_factory=dict)  # fields of criu_opts
 

@@ -9,7 +9,6 @@ import contextlib
 import time
 import urllib.error
 
-from ansible.module_utils.urls import open_url
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError
 
 TYPE_CHECKING = False
@@ -51,6 +50,8 @@ def run(engine: Engine, container: str, name: str, parameters: dict[str, Any]) -
 
 
 def _fetch(url: str) -> str:
+    from ansible.module_utils.urls import open_url  # the agents of a migration run without Ansible
+
     try:
         with contextlib.closing(open_url(url, timeout=5)) as answer:
             return "" if answer.status < 400 else f"{url} answers {answer.status}"

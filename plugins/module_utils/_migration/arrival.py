@@ -1,0 +1,122 @@
+# Copyright: (c) 2026, Stillpoint contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A restore on the target of a migration: what it restores arrives while it waits."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import create as runtime
+from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import places
+from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import ticket as tickets
+from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import history, verification
+from ansible_collections.stillpoint.criu.plugins.module_utils._workflow.restore import Restore
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base import Created
+
+# What a migration does not change of the options of container_restore.
+_FIXED: dict[str, Any] = {
+    "archive": None,
+    "scope": "full",
+    "tcp_close": False,
+    "verify": True,
+    "verify_url": None,
+    "ignore_volumes": False,
+    "allow_mounts": [],
+    "allow_privileges": False,
+}
+
+
+class Arrival(Restore):
+    """One container that arrives.
+
+    Args:
+        parameters: of the module container_migrate.
+        path: folder of checkpoints in which the one that arrives is described already.
+        container: name of its folder there.
+        checkpoint: its name.
+        gate: path of the socket on which the restore asks for leave.
+    Raises:
+        CheckpointError, EngineError: it cannot be restored here; nothing was touched.
+    """
+
+    def __init__(self, parameters: dict[str, Any], path: str, container: str, checkpoint: str, gate: str) -> None:
+        wishes = {**parameters, **_FIXED, "path": path, "name": container, "checkpoint_name": checkpoint}
+        super().__init__({**wishes, "new_name": parameters["new_name"]})
+        self._gate = gate
+        self._created: Created | None = None
+
+    def _problems(self) -> list[str]:
+        return []  # its files are still to come, over a channel that vouches for them
+
+    @property
+    def waits_early(self) -> bool:
+        """Whether it can be started before its files are here: until they are, it is not on the network."""
+        return self._created is not None and not self._created.files_first and self.engine.plugs_in_late(self.plan)
+
+    def create(self) -> str:
+        """Make the container without starting it; return its id.
+
+        Raises:
+            CheckpointError, EngineError: it could not be made, and is not there.
+        """
+        self._created = self.engine.create(self.plan)
+        return self._created.container_id
+
+    def start(self, record: dict[str, Any]) -> None:
+        """Start it, which restores it as far as the gate lets it, and return when it runs.
+
+        Args:
+            record: the manifest, as far as it is known.
+        Raises:
+            CheckpointError, EngineError: it does not run.
+        """
+        if self._created is None:
+            return
+        container = self._created.container_id
+        self.record = record
+        tickets.write(self._ticket(self._created))
+        if self._created.files_first:
+            self._lay_files(container)
+        self.engine.start(container)
+
+    def _ticket(self, created: Created) -> tickets.Ticket:
+        return dataclasses.replace(super()._ticket(created), gate=self._gate)
+
+    def prove(self) -> dict[str, Any]:
+        """Verify that it is a first-class container; return its summary.
+
+        Raises:
+            CheckpointError, EngineError: it is not.
+        """
+        container = self._container()
+        begun = time.monotonic()
+        self.verification = verification.run(self.engine, container, self.new_name, self.parameters)
+        self.timings["verify_ms"] = (time.monotonic() - begun) * 1000
+        found = self.engine.summary(container) or {}
+        history.remember(self.engine, found, self.record["id"])
+        return found
+
+    def settle(self, *, restored: bool) -> str:
+        """Clean up behind it; if it was not restored, remove it. Return what is left, for the operator."""
+        if self._created is None:
+            return "Nothing was made on the target."
+        container = self._created.container_id
+        left = ""
+        if restored:
+            self._forget_volumes(container)
+        else:
+            left = self._undo(container)
+        self._read_statistics(places.folder(container))
+        tickets.remove(container)
+        runtime.forget(container)
+        return left
+
+    def _container(self) -> str:
+        return self._created.container_id if self._created else ""

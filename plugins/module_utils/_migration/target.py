@@ -1,0 +1,315 @@
+# Copyright: (c) 2026, Stillpoint contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The agent on the target of a migration: it makes the container, receives what is in it, and lets it run when told.
+
+See docs/migration.md for the protocol.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import threading
+import time
+
+from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import manifest, store
+from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError
+from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
+from ansible_collections.stillpoint.criu.plugins.module_utils._migration import channel, journal, settle, transfer
+from ansible_collections.stillpoint.criu.plugins.module_utils._migration.arrival import Arrival
+from ansible_collections.stillpoint.criu.plugins.module_utils._oci import announce, kernel
+from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import gate
+from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import engines
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+CHECKPOINT = "arriving"
+_SPARE = 1.25  # images are a little larger than the memory
+_SPARE_BYTES = 64 << 20
+_STEP_SECONDS = 0.5
+_ANSWER_SECONDS = 3600.0  # how long a source is waited for that may still ask
+
+
+class Failed(Exception):
+    """The container cannot arrive; the message says why."""
+
+
+class Target:
+    """One container that arrives.
+
+    Args:
+        folder: of the migration on this host.
+        listener: where the source connects.
+    """
+
+    def __init__(self, folder: str, listener: channel.Listener) -> None:
+        self.folder = folder
+        self.asked = settle.request(folder)
+        self.log = journal.Journal(folder)
+        self.listener = listener
+        self._arrival: Arrival | None = None
+        self._starter: threading.Thread | None = None
+        self._failure: Exception | None = None
+        self._restore: socket.socket | None = None  # the restore's end of the gate
+        self._record: dict[str, Any] = {}
+        self._timings: dict[str, float] = {}
+
+    def run(self) -> None:
+        """Receive it; whatever happens, the journal tells at the end."""
+        try:
+            control = self._accept("control", self.asked["wait_for_source"])
+        except Failed as e:
+            self._give_up(str(e))
+            return
+        try:
+            self._receive(control)
+        except (CheckpointError, EngineError, Failed, channel.ChannelError, OSError) as e:
+            reason = self._give_up(str(e))
+            try:
+                control.send({"type": self.log.state, "reason": reason})
+                control.receive(self.asked["link_timeout"])
+            except channel.ChannelError:
+                self.answer()
+        control.close()
+
+    # -- before the freeze -----------------------------------------------------------------------------------------
+
+    def _accept(self, purpose: str, timeout: float) -> channel.Connection:
+        connection = self.listener.accept(timeout)
+        if connection is None or connection.purpose != purpose:
+            raise Failed(f"The source has not connected within {timeout:.0f} s ({purpose}).")
+        return connection
+
+    def _receive(self, control: channel.Connection) -> None:
+        offer = control.receive(self.asked["wait_for_source"])
+        self._record = offer["record"]
+        path = self._lay_out(offer)
+        gate_path = os.path.join(self.folder, "gate")
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listening.bind(gate_path)
+        listening.listen(1)
+        name = self._record["container"]["name"]
+        asked = {**self.asked, "engine": self.asked["engine"] or engines.available(self._record["engine"], self.asked)}
+        self._arrival = arrival = Arrival(asked, path, name, CHECKPOINT, gate_path)
+        arrival.prepare()
+        control.send({"type": "accepted", "warnings": arrival.warnings})
+        pages = self._accept("pages", self.asked["wait_for_source"])
+        self._expect(control, "arm", None)
+        self.log.move(journal.PREPARING, engine=arrival.engine.NAME, new_name=arrival.new_name)
+        container = arrival.create()
+        self.log.move(journal.PREPARING, created=container)
+        if arrival.waits_early:
+            self._start(listening)
+        images = os.path.join(path, name, CHECKPOINT)
+        server = self._serve_pages(pages, os.path.join(images, store.IMAGES))
+        self.log.move(journal.ARMED)
+        control.send({"type": "armed"})
+        self._take(control, images, server)
+        if self._starter is None:
+            self._start(listening)
+        self._pass_gate(gate.ARMED)
+        self._await_stage(gate.READY)
+        self.log.move(journal.READY)
+        control.send({"type": "ready"})
+        self._expect(control, "go", self.asked["freeze_timeout"])
+        self.log.move(journal.GO)
+        self._let_run(control)
+
+    def _lay_out(self, offer: dict[str, Any]) -> str:
+        """Make the place in memory for what arrives, with its description; return the folder of checkpoints."""
+        memory = os.path.join(self.folder, settle.MEMORY)
+        os.mkdir(memory, 0o700)
+        kernel.mount_tmpfs(memory, int(offer["needed_bytes"] * _SPARE) + _SPARE_BYTES, 0o700)
+        folder = os.path.join(memory, store.check_name(offer["record"]["container"]["name"], "container"), CHECKPOINT)
+        for part in (store.IMAGES, store.VOLUMES):
+            os.makedirs(os.path.join(folder, part), 0o700)
+        self._describe(folder, offer["record"])
+        with open(os.path.join(folder, manifest.SPEC), "w", encoding="utf-8") as f:
+            json.dump(offer["config"], f)
+        return memory
+
+    @staticmethod
+    def _describe(folder: str, record: dict[str, Any]) -> None:
+        manifest.write(folder, {**record, "path": folder, "name": CHECKPOINT, "files": {}})
+
+    def _expect(self, control: channel.Connection, wanted: str, timeout: float | None) -> dict[str, Any]:
+        message = control.receive(timeout)
+        if message.get("type") != wanted:
+            raise Failed(str(message.get("reason") or "The source has given up."))
+        return message
+
+    def _start(self, listening: socket.socket) -> None:
+        """Have the engine start the container, and wait until its restore stands at the gate."""
+
+        def start() -> None:
+            try:
+                if self._arrival is not None:
+                    self._arrival.start(self._record)
+            except Exception as e:  # whatever it is, the one who waits must hear of it
+                self._failure = e
+
+        self._starter = threading.Thread(target=start, name="start", daemon=True)
+        self._starter.start()
+        deadline = time.monotonic() + self.asked["timeout"]
+        listening.settimeout(_STEP_SECONDS)
+        while self._restore is None:
+            try:
+                self._restore = listening.accept()[0]
+            except socket.timeout:
+                self._check_start()
+                if time.monotonic() > deadline:
+                    raise Failed("The engine has not begun to start the container in time.") from None
+        self._await_stage(gate.ARMED)
+
+    def _check_start(self) -> None:
+        if self._failure is not None:
+            raise Failed(str(self._failure))
+        if self._starter is not None and not self._starter.is_alive():
+            raise Failed("The engine says that the container runs, but its restore has not been heard of.")
+
+    def _await_stage(self, stage: bytes) -> None:
+        """Wait until the restore stands at the gate in a stage."""
+        if self._restore is None:
+            raise Failed("There is no restore under way.")
+        self._restore.settimeout(self.asked["freeze_timeout"])
+        try:
+            reached = self._restore.recv(1)
+        except OSError as e:
+            raise Failed(f"The restore did not get to its next stage in time ({e}).") from e
+        if reached != stage:
+            if self._starter is not None:
+                self._starter.join(self.asked["timeout"])
+            self._check_start()
+            raise Failed("The restore was given up.")
+
+    def _pass_gate(self, stage: bytes) -> None:
+        if self._restore is not None:
+            self._restore.sendall(stage)
+
+    # -- while the container stands still --------------------------------------------------------------------------
+
+    def _serve_pages(self, pages: channel.Connection, images: str) -> subprocess.Popen[bytes]:
+        """Have CRIU's page server take the memory into the images."""
+        ours, theirs = socket.socketpair()
+        log = os.path.join(os.path.dirname(images), "page-server.log")
+        # Not run_command: agents have no AnsibleModule.  pylint: disable-next=ansible-bad-function
+        server = subprocess.Popen(
+            [
+                self._executable(),
+                "page-server",
+                "--images-dir",
+                images,
+                "--work-dir",
+                os.path.dirname(images),
+                "--ps-socket",
+                str(theirs.fileno()),
+                "--log-file",
+                log,
+                "-v4",
+            ],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        theirs.close()
+
+        def relay() -> None:
+            try:
+                descriptor = ours.detach()
+                pages.pump(descriptor, descriptor)
+            except channel.ChannelError:
+                pass  # the page server sees the end and fails
+            finally:
+                pages.close()
+
+        threading.Thread(target=relay, name="pages", daemon=True).start()
+        return server
+
+    def _executable(self) -> str:
+        return self._arrival.executable if self._arrival is not None else ""
+
+    def _take(self, control: channel.Connection, images: str, server: subprocess.Popen[bytes]) -> None:
+        """Receive everything else, and see that the memory has come whole."""
+        transfer.receive_stream(control, ["tar", "--directory", images, "--extract", "--file=-"])
+        self._record = self._expect(control, "complete", self.asked["freeze_timeout"])["record"]
+        if server.wait(self.asked["freeze_timeout"]) != 0:
+            raise Failed("CRIU's page server could not take the memory; its log: page-server.log")
+        self._describe(images, self._record)
+
+    # -- once it is ours -------------------------------------------------------------------------------------------
+
+    def _let_run(self, control: channel.Connection) -> None:
+        if self._arrival is None or self._starter is None:
+            return
+        begun = time.monotonic()
+        self._pass_gate(gate.READY)
+        self._starter.join(self.asked["timeout"])
+        if self._starter.is_alive():
+            raise Failed("The engine has not said in time that the container runs.")
+        if self._failure is not None:
+            raise Failed(str(self._failure))
+        self._timings["start_ms"] = (time.monotonic() - begun) * 1000
+        found = self._arrival.engine.summary(self.log.entries["created"]) or {"pid": 0}
+        if found["pid"]:
+            announce.announce(found["pid"])
+        summary = self._arrival.prove()
+        self.log.move(journal.RUNNING, summary=summary)
+        self._arrival.settle(restored=True)
+        timings = {**self._timings, **self._arrival.timings}
+        self.log.entries["statistics"] = self._arrival.statistics
+        settle.clear(self.folder)
+        control.send({"type": journal.RUNNING, "summary": summary, "target_timings": timings})
+        control.receive(None)  # it has ended the original
+        self.log.move(journal.DONE)
+
+    def _give_up(self, reason: str) -> str:
+        """Leave nothing here; return the reason with what is left."""
+        if self.log.state in (journal.RUNNING, *journal.ENDED):
+            return reason  # it runs here whatever became of the source
+        if self._restore is not None:
+            self._restore.close()
+        if self._starter is not None:
+            self._starter.join(self.asked["timeout"])
+        if self._arrival is not None:
+            reason = f"{reason}\n{self._arrival.settle(restored=False)}"
+        self.log.move(self.log.state, reason=reason)
+        settle.target(self.folder)
+        return reason
+
+    def answer(self) -> None:
+        """Tell a source that asks what has become of its container, until it knows."""
+        while True:
+            asking = self.listener.accept(_ANSWER_SECONDS)
+            if asking is None:
+                return
+            told = asking.purpose == "settle" and tell(asking, self.folder)
+            asking.close()
+            if told:
+                return
+
+
+def tell(asking: channel.Connection, folder: str) -> bool:
+    """Answer a source that asks; return whether it has understood."""
+    log = journal.Journal(folder)
+    try:
+        asking.send({"type": log.state, "reason": log.entries.get("reason", ""), "summary": log.entries.get("summary")})
+        asking.receive(None)
+        if log.state == journal.RUNNING:
+            log.move(journal.DONE)
+        return True
+    except channel.ChannelError:
+        return False  # it asks again
+
+
+def take_over(folder: str, listener: channel.Listener) -> None:
+    """Do what is left to do when the agent was killed."""
+    with settle.held(folder, wait=True):
+        while settle.attempt(folder, "target") not in (journal.RUNNING, *journal.ENDED):
+            time.sleep(1.0)
+        Target(folder, listener).answer()
