@@ -15,7 +15,7 @@ import pytest
 PLUGINS = Path(__file__).resolve().parents[2] / "plugins"
 PREFIX = "ansible_collections.stillpoint.criu.plugins."
 # From top to bottom. Other plugins than modules stand with them.
-LAYERS = ("_workflow", "_engine", "_checkpoint", "_runtime", "_oci", "_criu")
+LAYERS = ("_migration", "_workflow", "_engine", "_checkpoint", "_runtime", "_oci", "_criu")
 TOP = "plugins"
 ENGINES = ("docker", "podman", "containerd", "crio", "kubernetes")
 FILES = sorted(path for path in PLUGINS.rglob("*.py") if "__pycache__" not in path.parts)
