@@ -30,7 +30,7 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._migration.wire im
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Callable
 
     from ansible_collections.stillpoint.criu.plugins.module_utils._migration.limit import Limit
 
@@ -104,6 +104,7 @@ class Connection:
         *,
         limit: Limit | None = None,
         compression: str = "auto",
+        at_end: Callable[[], None] | None = None,
     ) -> None:
         """Relay what comes from ``descriptor_in`` to the other side, and what comes from there to ``descriptor_out``.
 
@@ -117,11 +118,13 @@ class Connection:
             limit: on what this side sends.
             compression: of what this side sends: auto, none or zstd; all the same when a side lacks python3-zstandard.
                 For auto see Compressor.
+            at_end: called once all that comes from the other side has been delivered.
         Raises:
             ChannelError: the connection ended before; the descriptors are closed all the same.
         """
         compressor = self._compressor(compression)
-        Pump(self._wire, self._buffer, self.traffic, (descriptor_in, descriptor_out), limit, compressor).run()
+        local = (descriptor_in, descriptor_out)
+        Pump(self._wire, self._buffer, self.traffic, local, limit, compressor, at_end).run()
 
     def abort(self) -> None:
         """End the connection from another thread than the one that pumps or waits, which gets Closed."""

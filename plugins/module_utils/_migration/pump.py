@@ -27,6 +27,8 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._migration.wire im
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Callable
+
     from ansible_collections.stillpoint.criu.plugins.module_utils._migration.limit import Limit
     from ansible_collections.stillpoint.criu.plugins.module_utils._migration.wire import Wire
 
@@ -65,12 +67,14 @@ class Pump:
         local: tuple[int | None, int | None],
         limit: Limit | None,
         compressor: compression.Compressor,
+        at_end: Callable[[], None] | None,
     ) -> None:
         self._wire = wire
         self._surplus = surplus
         self._traffic = traffic
         self._limit = limit
         self._compressor = compressor
+        self._at_end = at_end
         self._decompressor = compression.Decompressor(frames.BLOCK)
         source, sink = local
         # Two descriptors, so that either can be closed by itself.
@@ -294,6 +298,8 @@ class Pump:
             self._answered = moved = True
             self._short += frames.pack(frames.DONE)
             self._close_sink()
+            if self._at_end:
+                self._at_end()
         elif self._delivered >= _CREDIT and not self._peer_ended:
             self._short += frames.pack(frames.CREDIT, frames.COUNT.pack(self._delivered))
             self._delivered = 0
