@@ -94,6 +94,15 @@ def detach_mount(target: str) -> None:
     _checked(_libc.umount2(os.fsencode(target), _MNT_DETACH), target)
 
 
+def sync_filesystem(path: str) -> None:
+    """Write what is only in memory of the file system that holds ``path`` to its disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        _checked(_libc.syncfs(descriptor), path)
+    finally:
+        os.close(descriptor)
+
+
 def enter(namespace: str, kind: int) -> None:
     """Move the calling thread into a namespace, given by its path; for mounts it must be its process's only one."""
     descriptor = os.open(namespace, os.O_RDONLY)
