@@ -130,7 +130,7 @@ def _settle(folder: str, side: str, verdict: str) -> dict[str, object]:
         with open(os.path.join(folder, source.VERDICT), "w", encoding="ascii") as f:
             f.write(verdict)
     try:
-        with settle.held(folder, wait=False):
+        with settle.held(folder):
             reached = settle.attempt(folder, side, verdict)
     except settle.Busy:
         return {}  # whoever works on it reads the verdict
@@ -139,7 +139,7 @@ def _settle(folder: str, side: str, verdict: str) -> dict[str, object]:
 
 def _is_held(folder: str) -> bool:
     try:
-        with settle.held(folder, wait=False):
+        with settle.held(folder):
             return False
     except settle.Busy:
         return True

@@ -35,7 +35,7 @@ _STEP_SECONDS = 0.02
 def main() -> None:
     """Run one side: ``agent.py source|target FOLDER``. Everything else is in the folder."""
     side, folder = sys.argv[1:]
-    with settle.held(folder, wait=False):
+    with settle.held(folder):
         if side == "source":
             with guard.guarded(lambda: source.take_over(folder)):
                 source.Source(folder).run()

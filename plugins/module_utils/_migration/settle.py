@@ -42,19 +42,16 @@ class Busy(Exception):
 
 
 @contextlib.contextmanager
-def held(folder: str, *, wait: bool) -> Iterator[None]:
-    """Be the only one who works on a side of a migration.
+def held(folder: str) -> Iterator[None]:
+    """Be the only one who works on a side of a migration; a child of the one who is, such as its guard, is as well.
 
-    Args:
-        folder: of the migration on this host.
-        wait: for the one who does so now.
     Raises:
-        Busy: somebody does, and ``wait`` is not set.
+        Busy: somebody else does.
     """
     descriptor = os.open(os.path.join(folder, "lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Busy from None
         yield

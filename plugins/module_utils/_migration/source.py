@@ -17,7 +17,7 @@ from dataclasses import asdict
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import draft, handover, preflight, store
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError, Refused
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
-from ansible_collections.stillpoint.criu.plugins.module_utils._migration import channel, journal, settle, transfer
+from ansible_collections.stillpoint.criu.plugins.module_utils._migration import channel, journal, settle, streams
 from ansible_collections.stillpoint.criu.plugins.module_utils._migration.stillness import Stillness
 from ansible_collections.stillpoint.criu.plugins.module_utils._oci import cgroup, kernel, process
 from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import engines, save
@@ -148,7 +148,7 @@ class Source:
         memory_sent = time.monotonic()
         folder = self._made.partial.path
         record = self._made.record(folder, sums=False)
-        transfer.send_stream(control, ["tar", "--directory", folder, "--create", "--file=-", "."])
+        streams.send_stream(control, ["tar", "--directory", folder, "--create", "--file=-", "."])
         control.send({"type": "complete", "record": record})
         files_sent = time.monotonic()
         self._answer(control, "ready", self.asked["freeze_timeout"])
@@ -214,9 +214,8 @@ def _told(folder: str) -> str:
 
 def take_over(folder: str) -> None:
     """Do what is left to do when the agent was killed."""
-    with settle.held(folder, wait=True):
-        log = journal.Journal(folder)
-        if log.state in journal.BEFORE_GO:
-            settle.attempt(folder, "source")
-        elif log.state not in journal.ENDED:
-            Source(folder).conclude()
+    log = journal.Journal(folder)
+    if log.state in journal.BEFORE_GO:
+        settle.attempt(folder, "source")
+    elif log.state not in journal.ENDED:
+        Source(folder).conclude()

@@ -18,7 +18,7 @@ import time
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import manifest, store
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
-from ansible_collections.stillpoint.criu.plugins.module_utils._migration import channel, journal, settle, transfer
+from ansible_collections.stillpoint.criu.plugins.module_utils._migration import channel, journal, settle, streams
 from ansible_collections.stillpoint.criu.plugins.module_utils._migration.arrival import Arrival
 from ansible_collections.stillpoint.criu.plugins.module_utils._oci import announce, kernel
 from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import gate
@@ -236,7 +236,7 @@ class Target:
 
     def _take(self, control: channel.Connection, images: str, server: subprocess.Popen[bytes]) -> None:
         """Receive everything else, and see that the memory has come whole."""
-        transfer.receive_stream(control, ["tar", "--directory", images, "--extract", "--file=-"])
+        streams.receive_stream(control, ["tar", "--directory", images, "--extract", "--file=-"])
         self._record = self._expect(control, "complete", self.asked["freeze_timeout"])["record"]
         if server.wait(self.asked["freeze_timeout"]) != 0:
             raise Failed("CRIU's page server could not take the memory; its log: page-server.log")
@@ -309,7 +309,6 @@ def tell(asking: channel.Connection, folder: str) -> bool:
 
 def take_over(folder: str, listener: channel.Listener) -> None:
     """Do what is left to do when the agent was killed."""
-    with settle.held(folder, wait=True):
-        while settle.attempt(folder, "target") not in (journal.RUNNING, *journal.ENDED):
-            time.sleep(1.0)
-        Target(folder, listener).answer()
+    while settle.attempt(folder, "target") not in (journal.RUNNING, *journal.ENDED):
+        time.sleep(_STEP_SECONDS)
+    Target(folder, listener).answer()
