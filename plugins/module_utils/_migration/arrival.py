@@ -77,14 +77,9 @@ class Arrival(Restore):
         Raises:
             CheckpointError, EngineError: it does not run.
         """
-        if self._created is None:
-            return
-        container = self._created.container_id
         self.record = record
-        tickets.write(self._ticket(self._created))
-        if self._created.files_first:
-            self._lay_files(container)
-        self.engine.start(container)
+        if self._created is not None:
+            self._start(self._created)
 
     def _ticket(self, created: Created) -> tickets.Ticket:
         return dataclasses.replace(super()._ticket(created), gate=self._gate)

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import foreign, manifest, preflight, store
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.draft import FULL
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError, Refused
-from ansible_collections.stillpoint.criu.plugins.module_utils._criu import statistics
+from ansible_collections.stillpoint.criu.plugins.module_utils._criu import netlock, statistics
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base import Portable, Saved, Wishes
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
 from ansible_collections.stillpoint.criu.plugins.module_utils._oci import layers, process, rootfs, tree
@@ -174,11 +174,7 @@ class Restore:
         container = created.container_id
         self.actions.append(f"created the container {self.new_name}")
         try:
-            if self.scope == FULL:
-                tickets.write(self._ticket(created))
-            if self.scope != FULL or created.files_first:
-                self._lay_files(container)
-            self.engine.start(container)
+            self._start(created)
             what = "processes" if self.scope == FULL else "files"
             self.actions.append(f"restored its {what} from {self.entry.name}")
             self.timings["restore_ms"] = (time.monotonic() - begun) * 1000
@@ -200,6 +196,20 @@ class Restore:
         found = self.engine.summary(container) or {}
         history.remember(self.engine, found, self.record["id"])
         return found
+
+    def _start(self, created: Created) -> None:
+        """Start the new container, which restores it.
+
+        Raises:
+            CheckpointError, EngineError: it does not run.
+        """
+        if self.scope == FULL:
+            tickets.write(self._ticket(created))
+        if self.scope != FULL or created.files_first:
+            self._lay_files(created.container_id)
+        connected = self.scope == FULL and self.record["established_tcp"]
+        with netlock.resets_withheld(created.early if connected else {}):
+            self.engine.start(created.container_id)
 
     def _forget_volumes(self, container: str) -> None:
         try:
