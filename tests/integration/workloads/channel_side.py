@@ -91,9 +91,9 @@ class Side:
         return channel.connect(*self.address, FOLDER, self.peer, purpose, 10)
 
     def send_tree(self, folder: str, purpose: str, delete: bool, final: bool, exclude: list[str]) -> list[float]:
-        begin = time.monotonic()
-        sent = transfer.send_tree(self._connect, folder, purpose, delete=delete, final=final, exclude=exclude)
-        return [sent, time.monotonic() - begin]
+        with transfer.prepared(self._connect, folder, purpose, delete=delete, final=final, exclude=exclude) as send:
+            begin = time.monotonic()
+            return [send(), time.monotonic() - begin]
 
     def send_stream(self, argv: list[str]) -> int:
         return streams.send_stream(self._connect("stream"), argv)
