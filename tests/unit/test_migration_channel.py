@@ -470,6 +470,19 @@ def test_auto_compresses_only_what_it_makes_faster():
 
 
 @needs_zstd
+def test_auto_gets_more_through_a_limit(pair, run):
+    source, target = pair
+    data = (b"key:%d value;" % 42 + bytes(10)) * 400_000
+    descriptor, _thread = feed(data)
+    sink, read = drain(run)
+    pumped = run(target.pump, None, sink)
+    source.pump(descriptor, None, limit=limit.Limit(4 << 20))
+    pumped.result(LONG)
+    assert read.result(LONG) == data
+    assert source.traffic.wire_sent < 0.6 * len(data)
+
+
+@needs_zstd
 def test_blocks_have_a_bound():
     small = compression.Compressor("zstd").compress(memoryview(bytes(frames.BLOCK)), None)
     with pytest.raises(ValueError, match="size"):

@@ -61,7 +61,8 @@ class Connection:
         self._busy = threading.Lock()
 
     def send(self, message: dict[str, Any]) -> None:
-        """Send a message.
+        """Send a message. The other side should be receiving: one of some size that it leaves waiting for the seconds of
+        ``link_timeout`` ends the connection.
 
         Raises:
             ChannelError: it is too large, or the connection has ended.

@@ -9,7 +9,8 @@ closes the descriptor that it reads from and ends the direction as usual.
 
 Neither side ever lets the other's data wait in the kernel, or TCP_USER_TIMEOUT would take a slow reader for a dead
 link: what a local reader does not take yet is kept here, and CREDIT tells the sender what has been delivered. It has
-never more than WINDOW bytes on the way.
+never more than WINDOW bytes on the way. A CREDIT is also the sign of life of a side that has nothing to say: the kernel
+sees dead links only up to the next ssh server, where a connection goes through the controller.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import stat
 import time
 
 from ansible_collections.stillpoint.criu.plugins.module_utils._migration import compression, frames
-from ansible_collections.stillpoint.criu.plugins.module_utils._migration.wire import ChannelError
+from ansible_collections.stillpoint.criu.plugins.module_utils._migration.wire import ChannelError, Closed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,6 +41,9 @@ _LEAST = 4 << 10
 _F_SETPIPE_SZ = 1031
 # A rate is measured over no less than this.
 _RATE_SECONDS = 0.05
+_BEAT_SECONDS = 1.0
+# Much longer than the kernel's own time-out, for the other side may be busy; counts from its first frame on.
+_SILENCE_SECONDS = 15.0
 
 
 class Traffic:
@@ -95,6 +99,7 @@ class Pump:
         self._kept: collections.deque[memoryview] = collections.deque()
         self._delivered = 0  # not yet given back as credit
         self._peer_ended = self._answered = False  # END has come; DONE is on its way
+        self._spoke, self._heard = time.monotonic(), math.inf
         for descriptor in {self._source, self._sink} - {None}:
             self._prepare(descriptor)
 
@@ -142,7 +147,9 @@ class Pump:
         self._traffic.wire_sent += count
         if self._limit and count:
             self._limit.spend(count)
-        if not count:
+        if count:
+            self._spoke = time.monotonic()
+        else:
             self._measure()
         return count > 0
 
@@ -222,6 +229,7 @@ class Pump:
             self._filled += count
         if self._filled == before:
             return False
+        self._heard = time.monotonic()
         self._parse()
         return True
 
@@ -301,10 +309,13 @@ class Pump:
             if self._at_end:
                 self._at_end()
         elif self._delivered >= _CREDIT and not self._peer_ended:
-            self._short += frames.pack(frames.CREDIT, frames.COUNT.pack(self._delivered))
-            self._delivered = 0
+            self._give_credit()
             moved = True
         return moved
+
+    def _give_credit(self) -> None:
+        self._short += frames.pack(frames.CREDIT, frames.COUNT.pack(self._delivered))
+        self._delivered = 0
 
     def _write(self, data: memoryview) -> int:
         """Write to the local side as much as goes; all of it goes nowhere when its reader is gone."""
@@ -327,18 +338,24 @@ class Pump:
     # -- both ------------------------------------------------------------------------------------------------------
 
     def _wait(self) -> None:
-        timeout = None
+        timeout = _BEAT_SECONDS
         poller = select.poll()
         poller.register(self._wire.fileno(), self._wire.reads_on | (self._wire.writes_on if self._going else 0))
         if self._source is not None and not self._going and self._credit:
             delay = self._limit.delay() if self._limit else 0.0
             if delay:
-                timeout = math.ceil(delay * 1000)
+                timeout = min(timeout, delay)
             else:
                 poller.register(self._source, select.POLLIN)
         if self._sink is not None and self._kept:
             poller.register(self._sink, select.POLLOUT)
-        poller.poll(timeout)
+        if poller.poll(math.ceil(timeout * 1000)):
+            return
+        now = time.monotonic()
+        if now - self._heard > _SILENCE_SECONDS:
+            raise Closed(f"The link to {self._wire.name} is dead: nothing has come for {_SILENCE_SECONDS:.0f} s.")
+        if now - self._spoke >= _BEAT_SECONDS and not self._going:
+            self._give_credit()
 
     def _close_source(self) -> None:
         if self._source is not None:
