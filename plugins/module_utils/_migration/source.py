@@ -17,7 +17,13 @@ from dataclasses import asdict
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import draft, handover, preflight, store
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError, Refused
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
-from ansible_collections.stillpoint.criu.plugins.module_utils._migration import channel, journal, settle, streams
+from ansible_collections.stillpoint.criu.plugins.module_utils._migration import (
+    channel,
+    journal,
+    memory,
+    settle,
+    streams,
+)
 from ansible_collections.stillpoint.criu.plugins.module_utils._migration.stillness import Stillness
 from ansible_collections.stillpoint.criu.plugins.module_utils._oci import cgroup, kernel, process
 from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import engines, save
@@ -85,10 +91,10 @@ class Source:
             container={"id": target.container_id, "name": target.name},
             stillness=asdict(still),
         )
-        memory = os.path.join(self.folder, settle.MEMORY)
-        os.mkdir(memory, 0o700)
-        kernel.mount_tmpfs(memory, mode=0o700)
-        partial = store.begin(memory, target.name, CHECKPOINT)
+        place = os.path.join(self.folder, settle.MEMORY)
+        os.mkdir(place, 0o700)
+        kernel.mount_tmpfs(place, mode=0o700)
+        partial = store.begin(place, target.name, CHECKPOINT)
         try:
             made = draft.Draft(target, options, facts, partial)
             self._hand_over(made, still, target)
@@ -112,7 +118,7 @@ class Source:
         answer = self._answer(control, "accepted", _ANSWER_SECONDS)
         self.log.entries["warnings"] = [*made.warnings, *answer.get("warnings", [])]
         pages = self._connect("pages")
-        ours, criu_end = socket.socketpair()
+        ours, criu_end = memory.pair()
         control.send({"type": "arm"})
         self._answer(control, "armed", _ANSWER_SECONDS)
         self.log.move(journal.ARMED)
