@@ -32,7 +32,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.target import Target
+    from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base import Engine
 
 CHECKPOINT = "moving"
 VERDICT = "verdict"  # a file in which somebody else tells what the target has reached
@@ -97,7 +97,7 @@ class Source:
         partial = store.begin(place, target.name, CHECKPOINT)
         try:
             made = draft.Draft(target, options, facts, partial)
-            self._hand_over(made, still, target)
+            self._hand_over(engine, made, still)
         finally:
             partial.close()
 
@@ -107,15 +107,21 @@ class Source:
             peer["host"], peer["port"], self.folder, peer["certificate"], purpose, self.asked["link_timeout"]
         )
 
-    def _hand_over(self, made: draft.Draft, still: Stillness, target: Target) -> None:
+    def _hand_over(self, engine: Engine, made: draft.Draft, still: Stillness) -> None:
         made.write_descriptions()
         record = made.record(made.partial.path, sums=False)
         record["established_tcp"] = True
         self.control = control = self._connect("control")
         control.send(
-            {"type": "offer", "record": record, "config": target.config, "needed_bytes": made.facts.needed_bytes}
+            {"type": "offer", "record": record, "config": made.target.config, "needed_bytes": made.facts.needed_bytes}
         )
-        answer = self._answer(control, "accepted", _ANSWER_SECONDS)
+        answer = control.receive(_ANSWER_SECONDS)
+        if answer["type"] == "image":
+            command = engine.save_image(made.target.record["image"], named=answer["named"])
+            control.send({"type": "image"})
+            streams.send_stream(control, command)
+            answer = control.receive(_ANSWER_SECONDS)
+        self._check(answer, "accepted")
         self.log.entries["warnings"] = [*made.warnings, *answer.get("warnings", [])]
         pages = self._connect("pages")
         ours, criu_end = memory.pair()
@@ -142,7 +148,10 @@ class Source:
 
     @staticmethod
     def _answer(control: channel.Connection, wanted: str, timeout: float) -> dict[str, Any]:
-        answer = control.receive(timeout)
+        return Source._check(control.receive(timeout), wanted)
+
+    @staticmethod
+    def _check(answer: dict[str, Any], wanted: str) -> dict[str, Any]:
         if answer["type"] != wanted:
             raise NotMoved(str(answer.get("reason", "The target has given up.")))
         return answer

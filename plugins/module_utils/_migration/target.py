@@ -17,7 +17,7 @@ import time
 
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import manifest, store
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError
-from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
+from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError, ImageMissing
 from ansible_collections.stillpoint.criu.plugins.module_utils._migration import (
     channel,
     journal,
@@ -102,7 +102,13 @@ class Target:
         name = self._record["container"]["name"]
         asked = {**self.asked, "engine": self.asked["engine"] or engines.available(self._record["engine"], self.asked)}
         self._arrival = arrival = Arrival(asked, path, name, CHECKPOINT, gate_path)
-        arrival.prepare()
+        try:
+            arrival.prepare()
+        except ImageMissing as e:
+            control.send({"type": "image", "named": not e.named})
+            self._expect(control, "image", self.asked["wait_for_source"])
+            streams.receive_stream(control, arrival.engine.load_image())
+            arrival.prepare()
         control.send({"type": "accepted", "warnings": arrival.warnings})
         pages = self._accept("pages", self.asked["wait_for_source"])
         self._expect(control, "arm", None)
