@@ -38,7 +38,7 @@ options:
     type: dict
     default: {}
   verdict:
-    description: What the target has reached, for O(state=settled) on the source.
+    description: What the other side has reached, for O(state=settled).
     type: str
     default: ""
 """
@@ -83,7 +83,6 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._migration import 
     journal,
     keys,
     settle,
-    source,
 )
 from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import arguments  # noqa: E402
 
@@ -127,8 +126,7 @@ def main() -> None:
 
 def _settle(folder: str, side: str, verdict: str) -> dict[str, object]:
     if verdict:
-        with open(os.path.join(folder, source.VERDICT), "w", encoding="ascii") as f:
-            f.write(verdict)
+        settle.tell(folder, verdict)
     try:
         with settle.held(folder):
             reached = settle.attempt(folder, side, verdict)

@@ -327,7 +327,7 @@ def check_page_pipes(name: str, memory_bytes: int) -> None:
     if not capabilities >> _CAP_SYS_RESOURCE & 1 and 0 < granted < memory_bytes:
         raise Refused(
             f"The container {name} has {memory_bytes >> 20} MiB, and root lacks CAP_SYS_RESOURCE on this host, so CRIU "
-            f"can keep no more than {granted >> 20} MiB ready to be fetched later (fs.pipe-user-pages-soft). Use another "
+            f"can keep no more than {granted >> 20} MiB ready to be fetched (fs.pipe-user-pages-soft). Use another "
             "mode than post_copy."
         )
 

@@ -12,6 +12,7 @@ import contextlib
 import os
 import threading
 import time
+import traceback
 from dataclasses import asdict
 
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import draft, handover, preflight, store
@@ -39,9 +40,9 @@ if TYPE_CHECKING:
     from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base import Engine
 
 CHECKPOINT = "moving"
-VERDICT = "verdict"  # a file in which somebody else tells what the target has reached
 _ASK_SECONDS = 1.0
 _PASSES = 2  # over volumes while the container runs: the second one is short, so the one while it stands still is
+_ROLL_BACK_SECONDS = 5.0
 _ANSWER_SECONDS = 3600.0  # for steps that copy images or volumes while the container runs
 
 
@@ -66,19 +67,41 @@ class Source:
         self._refusal: Exception | None = None
         self._timings: dict[str, float] = {}
         self._limit = Limit(self.asked["rate_limit"]) if self.asked["rate_limit"] else None
+        self._connections: list[channel.Connection] = []
+        self._over = threading.Event()  # whatever can be waited for while it stands still
+        self._overdue = ""  # why it was given up
 
     def run(self) -> None:
         """Move it; whatever happens, the journal tells at the end."""
+        threading.Thread(target=self._keep_time, name="time", daemon=True).start()
         try:
             self._move()
-        except (CheckpointError, EngineError, NotMoved, channel.ChannelError, OSError) as e:
+        except Exception as e:  # whatever it is, the container must not be left as it stands
+            if not isinstance(e, (CheckpointError, EngineError, NotMoved, channel.ChannelError, OSError)):
+                traceback.print_exc()
+            # Once it was given away, CRIU and what else is here may fail as it likes.
             if self.log.state in journal.BEFORE_GO:
-                self.log.move(self.log.state, reason=str(e))
-                settle.source(self.folder)
-                self._tell()
-                return
-            # Given away: CRIU and what else is here may fail as it likes.
+                with contextlib.suppress(OSError):
+                    self.log.move(self.log.state, reason=self._overdue or str(e))
+        finally:
+            self._over.set()
         self.conclude()
+
+    def _keep_time(self) -> None:
+        """Let the container not stand still for longer than it may: what it waits for ends then."""
+        limit: float = self.asked["freeze_timeout"]
+        while not self.log.reached(journal.FROZEN):
+            if self._over.wait(_ASK_SECONDS):
+                return
+        if self._over.wait(limit) or self.log.state not in journal.BEFORE_GO:
+            return
+        self._overdue = f"It was not restored on the target within {limit:.0f} s (freeze_timeout) after it was frozen."
+        for connection in self._connections:
+            connection.abort()
+        if not self._over.wait(_ROLL_BACK_SECONDS) and self.log.state in journal.BEFORE_GO:
+            still = settle.stillness(self.log)
+            if still is not None:
+                still.let_go()
 
     # -- before the freeze -----------------------------------------------------------------------------------------
 
@@ -115,9 +138,11 @@ class Source:
 
     def _connect(self, purpose: str) -> channel.Connection:
         peer = self.asked["peer"]
-        return channel.connect(
+        connection = channel.connect(
             peer["host"], peer["port"], self.folder, peer["certificate"], purpose, self.asked["link_timeout"]
         )
+        self._connections.append(connection)
+        return connection
 
     def _hand_over(self, engine: Engine, made: draft.Draft, still: Stillness) -> None:
         made.write_descriptions()
@@ -236,13 +261,14 @@ class Source:
 
     def conclude(self) -> None:
         """Learn what the target has made of it, and act on it, however long it takes."""
-        while self.log.state == journal.GO:
-            verdict = self._verdict()
+        self.log = journal.Journal(self.folder)
+        verdict = ""
+        while self.log.state == journal.GO and verdict != journal.ABORTED:
+            verdict = self._verdict() or verdict
             if verdict in (journal.RUNNING, journal.DONE):
-                self.log.move(journal.RUNNING)
-            elif verdict == journal.ABORTED:
-                break
-        while settle.attempt(self.folder, "source", journal.ABORTED) not in journal.ENDED:
+                with contextlib.suppress(OSError):  # a full disk; try again
+                    self.log.move(journal.RUNNING)
+        while settle.attempt(self.folder, "source", verdict) not in journal.ENDED:
             time.sleep(_ASK_SECONDS)
         self._tell()
 
@@ -272,7 +298,7 @@ class Source:
                 self.control.close()
                 self.control = None
             time.sleep(_ASK_SECONDS)
-        return _told(self.folder)
+        return settle.told(self.folder)
 
 
 def _all(sends: list[Callable[[], int]]) -> None:
@@ -283,18 +309,6 @@ def _all(sends: list[Callable[[], int]]) -> None:
             raise OSError(str(e)) from e
 
 
-def _told(folder: str) -> str:
-    try:
-        with open(os.path.join(folder, VERDICT), encoding="ascii") as f:
-            return f.read().strip()
-    except FileNotFoundError:
-        return ""
-
-
 def take_over(folder: str) -> None:
     """Do what is left to do when the agent was killed."""
-    log = journal.Journal(folder)
-    if log.state in journal.BEFORE_GO:
-        settle.attempt(folder, "source")
-    elif log.state not in journal.ENDED:
-        Source(folder).conclude()
+    Source(folder).conclude()

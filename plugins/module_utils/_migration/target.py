@@ -8,11 +8,13 @@ See docs/migration.md for the protocol.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
 import threading
 import time
+import traceback
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import manifest, store
@@ -39,7 +41,8 @@ CHECKPOINT = "arriving"
 _SPARE = 1.25  # images are a little larger than the memory
 _SPARE_BYTES = 64 << 20
 _STEP_SECONDS = 0.5
-_ANSWER_SECONDS = 3600.0  # how long a source is waited for that may still ask
+_ANSWER_SECONDS = 3600.0  # for steps that copy images or volumes while the container runs
+_ASKED_SECONDS = 86400.0  # how long a source is waited for that may still ask
 
 
 class Failed(Exception):
@@ -78,10 +81,12 @@ class Target:
             return
         try:
             self._receive(control)
-        except (CheckpointError, EngineError, Failed, channel.ChannelError, OSError) as e:
+        except Exception as e:  # whatever it is, the source waits for an answer
+            if not isinstance(e, (CheckpointError, EngineError, Failed, channel.ChannelError, OSError)):
+                traceback.print_exc()
             reason = self._give_up(str(e))
             try:
-                control.send({"type": self.log.state, "reason": reason})
+                control.send({"type": settle.decision(self.log), "reason": reason})
                 control.receive(self.asked["link_timeout"])
             except channel.ChannelError:
                 self.answer()
@@ -115,8 +120,10 @@ class Target:
             arrival.prepare()
         control.send({"type": "accepted", "warnings": arrival.warnings})
         self._expect(control, "make", _ANSWER_SECONDS)
+        settle.keep_plan(self.folder, arrival.plan)
         self.log.move(journal.PREPARING, engine=arrival.engine.NAME, new_name=arrival.new_name)
         container = arrival.create()
+        settle.keep_plan(self.folder, arrival.plan)  # which may now say more
         self.log.move(journal.PREPARING, created=container)
         folders = arrival.empty_volumes()
         control.send({"type": "made", "empty": sorted(folders)})
@@ -269,7 +276,11 @@ class Target:
         problem = self._receiver.finish(None) if self._receiver is not None else ""
         if problem:
             raise Failed(problem)
-        self.log.move(journal.RUNNING, summary=summary)
+        while not self.log.reached(journal.RUNNING):
+            try:
+                self.log.move(journal.RUNNING, summary=summary)
+            except OSError:  # a full disk. It runs, but what is not on disk must not be told
+                time.sleep(_STEP_SECONDS)
         self._arrival.settle(restored=True)
         timings = {**self._timings, **self._arrival.timings}
         self.log.entries["statistics"] = self._arrival.statistics
@@ -280,6 +291,7 @@ class Target:
 
     def _give_up(self, reason: str) -> str:
         """Leave nothing here; return the reason with what is left."""
+        self.log = journal.Journal(self.folder)
         if self.log.state in (journal.RUNNING, *journal.ENDED):
             return reason  # it runs here whatever became of the source
         if self._receiver is not None:
@@ -291,19 +303,33 @@ class Target:
             self._starter.join(self.asked["timeout"])
         if self._arrival is not None:
             reason = f"{reason}\n{self._arrival.settle(restored=False)}"
-        self.log.move(self.log.state, reason=reason)
-        settle.target(self.folder)
+        with contextlib.suppress(OSError):  # a full disk
+            self.log.move(self.log.state, reason=reason)
+        self.settle()
         return reason
+
+    def settle(self) -> None:
+        """Finish or undo it, however long that takes."""
+        while settle.attempt(self.folder, "target") not in (journal.RUNNING, *journal.ENDED):
+            time.sleep(_STEP_SECONDS)
+        self.log = journal.Journal(self.folder)
 
     def answer(self) -> None:
         """Tell a source that asks what has become of its container, until it knows."""
-        while True:
-            asking = self.listener.accept(_ANSWER_SECONDS)
-            if asking is None:
+        if not self.log.reached(journal.READY):
+            return  # it cannot have given it away
+        deadline = time.monotonic() + _ASKED_SECONDS
+        while time.monotonic() < deadline:
+            told = settle.told(self.folder)
+            if told in journal.ENDED:
+                settle.attempt(self.folder, "target", told)
                 return
-            told = asking.purpose == "settle" and tell(asking, self.folder)
+            asking = self.listener.accept(_STEP_SECONDS)
+            if asking is None:
+                continue
+            understood = asking.purpose == "settle" and tell(asking, self.folder)
             asking.close()
-            if told:
+            if understood:
                 return
 
 
@@ -322,7 +348,8 @@ def tell(asking: channel.Connection, folder: str) -> bool:
     """Answer a source that asks; return whether it has understood."""
     log = journal.Journal(folder)
     try:
-        asking.send({"type": log.state, "reason": log.entries.get("reason", ""), "summary": log.entries.get("summary")})
+        reason, summary = log.entries.get("reason", ""), log.entries.get("summary")
+        asking.send({"type": settle.decision(log), "reason": reason, "summary": summary})
         asking.receive(None)
         if log.state == journal.RUNNING:
             log.move(journal.DONE)
@@ -333,6 +360,6 @@ def tell(asking: channel.Connection, folder: str) -> bool:
 
 def take_over(folder: str, listener: channel.Listener) -> None:
     """Do what is left to do when the agent was killed."""
-    while settle.attempt(folder, "target") not in (journal.RUNNING, *journal.ENDED):
-        time.sleep(_STEP_SECONDS)
-    Target(folder, listener).answer()
+    side = Target(folder, listener)
+    side.settle()
+    side.answer()
