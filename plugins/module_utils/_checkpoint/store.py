@@ -188,6 +188,19 @@ def _refuse_existing(final: str) -> None:
         raise Refused(f"The checkpoint {final} exists. Give another checkpoint_name, or remove that folder first.")
 
 
+def remove(final: str) -> None:
+    """Remove a complete checkpoint: at once for whoever looks for it, its data after that.
+
+    Raises:
+        OSError: it could not be removed, or not all of it.
+    """
+    base, name = os.path.split(final)
+    leaving = os.path.join(base, f".{name}.partial")  # if this run is killed, the next checkpoint removes it
+    os.rename(final, leaving)
+    manifest.sync(base)
+    shutil.rmtree(leaving)
+
+
 def entries(path: str, container: str | None = None) -> list[Entry]:
     """Return all checkpoints below ``path``, by container and then oldest first; incomplete ones are marked."""
     found = []
@@ -218,9 +231,33 @@ def _entry(container: str, name: str, path: str) -> Entry:
         return Entry(container, name, path, None, f"its manifest container.json cannot be read: {e}")
 
 
-def find(path: str, container: str, name: str | None = None) -> Entry:
+def moment(text: str) -> datetime:
+    """Read a time such as ``2026-11-22T02:16:52.862Z``; one without a zone is UTC.
+
+    Raises:
+        Refused: it is none.
+    """
+    plain = re.sub(r"\.\d+", "", text.strip())  # older versions of Python know fractions of certain lengths only
+    try:
+        found = datetime.fromisoformat(re.sub(r"[zZ]\Z", "+00:00", plain))
+    except ValueError as e:
+        raise Refused(f"{text!r} is not a time. Write one such as 2026-11-22T02:16:52Z or 2026-11-22 02:16.") from e
+    return (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
+
+
+def taken_until(created: str, until: datetime | None) -> bool:
+    """Tell whether a checkpoint was taken at that time or before; always, without one."""
+    return until is None or moment(created) <= until
+
+
+def find(path: str, container: str, name: str | None = None, until: datetime | None = None) -> Entry:
     """Return the checkpoint of that name, or the newest complete one.
 
+    Args:
+        path: folder of the checkpoints.
+        container: its container.
+        name: of the checkpoint.
+        until: none that was taken later.
     Raises:
         CheckpointError: there is none, or the named one is not complete.
     """
@@ -236,13 +273,13 @@ def find(path: str, container: str, name: str | None = None) -> Entry:
                     )
                 return entry
     else:
-        complete = [entry for entry in found if entry.complete]
+        complete = [entry for entry in found if entry.manifest and taken_until(entry.manifest["created"], until)]
         if complete:
             return complete[-1]
     have = ", ".join(entry.name for entry in found if entry.complete) or "none"
     wanted = (
         f"checkpoint {name} of the container {container}"
         if name
-        else f"complete checkpoint of the container {container}"
+        else f"complete checkpoint of the container {container}" + (f" of {until} or before" if until else "")
     )
     raise CheckpointError(f"There is no {wanted} below {path}. Complete ones there: {have}.")
