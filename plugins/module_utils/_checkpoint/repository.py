@@ -52,7 +52,7 @@ def tags(record: dict[str, Any]) -> dict[str, str]:
         "id": record["id"],
         "parent": record.get("parent") or "",
     }
-    return {key: value.replace(",", "_") for key, value in found.items() if value}
+    return {key: value.replace(",", "_") for key, value in found.items()}  # a comma would end the tag
 
 
 class Repository:
@@ -134,7 +134,9 @@ class Repository:
         fitting = [snapshot for snapshot in found if until is None or snapshot.time <= until]
         if not fitting:
             which = f"checkpoint {name} of" if name else "checkpoint of"
-            limits = (f" taken by {host}" if host else "") + (f" of {until} or before" if until else "")
+            limits = (f" taken by {host}" if host else "") + (
+                f" of {until:%Y-%m-%d %H:%M:%S} UTC or before" if until else ""
+            )
             raise CheckpointError(
                 f"There is no {which} the container {container}{limits} in the repository {self.location}. "
                 "container_checkpoint_info lists what is there."
@@ -197,7 +199,10 @@ class Repository:
         said = self._restic("forget", "--dry-run", "--json", "--group-by", "", "--tag", _filter(group), *policy)
         found = []
         for entry in json.loads(said or "null") or []:
-            reasons = {kept["snapshot"]["id"]: kept["matches"] for kept in entry.get("reasons") or []}
+            reasons = {
+                kept["snapshot"]["id"]: [reason.replace(" snapshot", "") for reason in kept["matches"]]
+                for kept in entry.get("reasons") or []
+            }
             for raw in [*(entry.get("keep") or []), *(entry.get("remove") or [])]:
                 snapshot = _snapshot(raw)
                 if snapshot:

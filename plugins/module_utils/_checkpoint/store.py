@@ -9,6 +9,7 @@ is written last, then the folder gets its name: what has its name is complete.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -22,6 +23,7 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
 DEFAULT_PATH = "/var/lib/stillpoint/checkpoints"
@@ -76,14 +78,7 @@ class Partial:
         self.final = os.path.join(base, name)
         self.path = os.path.join(base, f".{name}.partial")
         _private_folder(base)
-        self._lock = os.open(os.path.join(base, ".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._lock)
-            raise Refused(
-                f"Another checkpoint into {base} is under way. Wait for it to end, then run this again."
-            ) from None
+        self._lock = _lock(base)
         try:
             _refuse_existing(self.final)
             # The lock is ours, so whatever partial folder lies here was left by a run that was killed.
@@ -142,6 +137,37 @@ class Partial:
     def close(self) -> None:
         """Let go of the lock."""
         os.close(self._lock)
+
+
+def _lock(base: str) -> int:
+    """Return a descriptor that keeps others out of the folder of a container until it is closed.
+
+    Raises:
+        Refused: another run has it.
+    """
+    lock = os.open(os.path.join(base, ".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise Refused(
+            f"Another checkpoint into {base} is under way. Wait for it to end, then run this again."
+        ) from None
+    return lock
+
+
+@contextlib.contextmanager
+def locked(base: str) -> Iterator[None]:
+    """Keep checkpoints from being taken into the folder of a container.
+
+    Raises:
+        Refused: one is being taken.
+    """
+    lock = _lock(base)
+    try:
+        yield
+    finally:
+        os.close(lock)
 
 
 def _private_folder(path: str) -> None:
@@ -209,6 +235,12 @@ def entries(path: str, container: str | None = None) -> list[Entry]:
         for name in _folders(base):
             found.append(_entry(folder, name, os.path.join(base, name)))
     return sorted(found, key=lambda entry: (entry.container, (entry.manifest or {}).get("created", ""), entry.name))
+
+
+def containers(path: str, container: str | None = None) -> list[str]:
+    """Return the folders of all containers below ``path``, or only that of one; none where there is none."""
+    found = [os.path.join(path, name) for name in ([container] if container else _folders(path))]
+    return [base for base in found if os.path.isdir(base)]
 
 
 def _folders(path: str) -> list[str]:
@@ -280,6 +312,7 @@ def find(path: str, container: str, name: str | None = None, until: datetime | N
     wanted = (
         f"checkpoint {name} of the container {container}"
         if name
-        else f"complete checkpoint of the container {container}" + (f" of {until} or before" if until else "")
+        else f"complete checkpoint of the container {container}"
+        + (f" of {until:%Y-%m-%d %H:%M:%S} UTC or before" if until else "")
     )
     raise CheckpointError(f"There is no {wanted} below {path}. Complete ones there: {have}.")
