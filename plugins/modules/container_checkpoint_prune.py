@@ -9,7 +9,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: container_checkpoint_prune
 short_description: Remove old checkpoints by rules
-version_added: 0.2.0
+version_added: 0.1.0
 author: Stillpoint contributors (@stillpoint)
 description:
   - Removes checkpoints below a folder or from a repository, and keeps those that the rules name. The rules are those of
