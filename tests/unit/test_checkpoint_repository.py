@@ -109,6 +109,14 @@ def test_one_that_does_not_answer_is_given_up(script):
         restic.Restic(script(text))("backup")
 
 
+def test_a_bucket_that_does_not_exist(script):
+    """restic waits for it to come into being."""
+    text = 'echo "Stat(<config/>) returned error, retrying after 1s: Stat: The specified bucket does not exist" >&2'
+    with pytest.raises(restic.ResticError, match="There is no repository.*bucket does not exist") as error:
+        restic.Restic(script(f"{text}; exec sleep 60", timeout=60))("cat")
+    assert error.value.code == restic.NO_REPOSITORY
+
+
 def test_one_that_answers_again_is_not(script):
     words = ("Save(<1>) returned error, retrying after 1s: lost", "operation successful after 1 retries")
     text = "; ".join(f"echo '{line}' >&2" for line in words) + "; sleep 2"

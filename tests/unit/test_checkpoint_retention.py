@@ -84,7 +84,7 @@ def test_no_policy(fields):
 
 def test_in_the_words_of_restic():
     policy = Policy(last=1, daily=-1, within="7d")
-    assert policy.options() == ["--keep-last=1", "--keep-daily=-1", "--keep-within=7d"]
+    assert policy.options() == ["--keep-last=1", "--keep-daily=unlimited", "--keep-within=7d"]
     assert Policy().empty and not policy.empty
 
 

@@ -28,6 +28,7 @@ _WORDS = {
 }
 _PASSWORDS = ("RESTIC_PASSWORD", "RESTIC_PASSWORD_FILE", "RESTIC_PASSWORD_COMMAND")
 _CREDENTIALS = re.compile(r"://[^/@]*:[^/@]*@")
+_NO_BUCKET = "bucket does not exist"
 _RETRY_SECONDS = 2
 _PATIENCE_SECONDS = 10
 
@@ -130,7 +131,7 @@ class Restic:
             try:
                 while process.poll() is None:
                     listener.join(0.05)
-                    if listener.silent_for() > self._settings.timeout:
+                    if listener.hopeless or listener.silent_for() > self._settings.timeout:
                         process.terminate()
                         process.wait(_PATIENCE_SECONDS)
             finally:
@@ -145,7 +146,9 @@ class Restic:
     def _error(self, code: int, listener: _Listener, output: str) -> ResticError:
         lines = [line for line in listener.lines if line.strip()]
         said = "\n".join(lines)
-        if listener.silent_for() > 0:
+        if listener.hopeless:
+            code = NO_REPOSITORY
+        elif listener.silent_for() > 0:
             trouble = listener.trouble
             return ResticError(
                 f"The repository {self._settings.location} has not answered for {self._settings.timeout} s: {trouble}. "
@@ -163,7 +166,9 @@ class Restic:
             "repository_password_file, repository_password_command or repository_environment.",
         }
         cause = causes.get(code, "restic failed on the repository {where}: {said}.")
-        message = cause.format(where=self._settings.location, wait=self._settings.timeout, said=_gist(lines, code))
+        message = cause.format(
+            where=self._settings.location, wait=self._settings.timeout, said=_gist(lines, listener.trouble, code)
+        )
         return ResticError(message, code, output)
 
 
@@ -171,10 +176,10 @@ def _all(stream: IO[str] | None) -> str:
     return stream.read() if stream else ""
 
 
-def _gist(lines: list[str], code: int) -> str:
+def _gist(lines: list[str], trouble: str, code: int) -> str:
     """Return of what restic said the line that matters."""
     fatal = [line for line in lines if "Fatal" in line or '"message"' in line]
-    line = (fatal or lines or [f"exit code {code}"])[-1]
+    line = (fatal or lines or [trouble or f"exit code {code}"])[-1]
     found = re.search(r'"message":"(.*?)"[,}]', line)
     words = found.group(1).replace("\\n", ", ").replace('\\"', '"') if found else line
     return words.replace("Fatal: ", "").strip().rstrip(".:")[:400]
@@ -188,6 +193,7 @@ class _Listener(threading.Thread):
         self._stream = stream
         self.lines: list[str] = []
         self.trouble = ""
+        self.hopeless = False  # what it tries again cannot succeed
         self._since = 0.0
 
     def run(self) -> None:
@@ -196,6 +202,7 @@ class _Listener(threading.Thread):
             if "retrying after" in line:
                 self._since = self._since or time.monotonic()
                 self.trouble = line.partition(": ")[2].strip()[:300] or line.strip()
+                self.hopeless = _NO_BUCKET in line
             elif "successful after" in line:
                 self._since = 0.0
             else:

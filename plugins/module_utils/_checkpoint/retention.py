@@ -57,7 +57,8 @@ class Policy:
 
     def options(self) -> list[str]:
         """Return it in the words of ``restic forget``."""
-        words = [f"--keep-{name}={number}" for name, number in self.numbers().items() if number]
+        counts = {name: "unlimited" if number == ALL else str(number) for name, number in self.numbers().items()}
+        words = [f"--keep-{name}={count}" for name, count in counts.items() if count != "0"]
         return words + ([f"--keep-within={self.within}"] if self.within else [])
 
     def reasons(self, moments: Sequence[datetime], now: datetime) -> list[list[str]]:

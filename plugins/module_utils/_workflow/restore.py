@@ -168,6 +168,7 @@ class Restore:
         if self.entry.bring:
             self.record = self.entry.bring()
             self.actions.append(f"took {self.entry.source} over into {self.entry.path}")
+            self._look()  # once more: some engines look into the files, which were not here before
         begun = time.monotonic()
         created = self.engine.create(self.plan)
         container = created.container_id
