@@ -251,7 +251,9 @@ checkpoints:
   type: list
   elements: dict
 failures:
-  description: Containers that could not be saved, and why.
+  description:
+    - Containers that could not be saved, and why. One whose checkpoint is complete, but could not be written to
+      O(archive) or sent to O(repository), is in RV(checkpoints), too.
   returned: always
   type: list
   elements: dict
@@ -366,7 +368,7 @@ def _result(outcomes, *, check):
     result = {
         "changed": bool(saved),
         "checkpoints": saved,
-        "failures": [{"container": outcome.container, "msg": outcome.error} for outcome in outcomes if outcome.error],
+        "failures": [{"container": _name(outcome), "msg": outcome.error} for outcome in outcomes if outcome.error],
         "actions": [f"{verb} {checkpoint['container']['name']} to {_places(checkpoint)}" for checkpoint in saved],
     }
     if saved:
@@ -377,6 +379,11 @@ def _result(outcomes, *, check):
             result["size_bytes"] = first["size_bytes"]
             result["pages_written"] = first["statistics"].get("pages_written")
     return result
+
+
+def _name(outcome):
+    """Return the container's name as its checkpoint has it, where there is one, so that both can be matched."""
+    return outcome.checkpoint["container"]["name"] if outcome.checkpoint else outcome.container
 
 
 def _places(checkpoint):
