@@ -125,9 +125,17 @@ checkpoints:
       returned: without O(repository)
       type: dict
 repository:
-  description: The repository. Its C(location), and C(problems), a list of what is wrong with it as a whole.
+  description: The repository.
   returned: with O(repository)
   type: dict
+  contains:
+    location:
+      description: Its address.
+      type: str
+    problems:
+      description: What is wrong with it as a whole; found with O(verify) only.
+      type: list
+      elements: str
 """
 
 from ansible.module_utils.basic import AnsibleModule
