@@ -23,6 +23,7 @@ COUNTER = ["sh", "-c", f"trap 'exit 7' TERM; {TICKER}"]
 REDIS = f"redis-server --bind 0.0.0.0 --protected-mode no --save '' > /dev/null & trap 'exit 7' TERM; {TICKER}"
 NEIGHBOUR = "mkdir -p /tmp/www && echo alive > /tmp/www/index.html && exec httpd -f -p 80 -h /tmp/www"
 SHARED = 0  # NamespaceMode: the pod's
+RESTORES = "/run/stillpoint/restores"
 
 
 @pytest.fixture(scope="module")
@@ -207,9 +208,15 @@ def test_failed_restore_leaves_the_pod_alone(pods: Pods) -> None:
     original.wait_for_ticks(1)
     checkpoint(original, leave_running=False)
     criu = pods.sandbox.docker.folder("failing") / "criu"
-    # Killed a moment after it has begun to restore.
+    # Killed as soon as it has shut the network of the new container.
     pods.sandbox.write(
-        criu, "#!/bin/sh\ngrep -q runtime.py /proc/$PPID/cmdline && { sleep 0.2; kill -9 $$; } & exec criu $@\n"
+        criu,
+        "#!/bin/sh\n"
+        "grep -q runtime.py /proc/$PPID/cmdline && {\n"
+        f"    until grep -qs 'Running post-setup-namespaces scripts' {RESTORES}/*/restore.log; do :; done\n"
+        "    kill -9 $$\n"
+        "} &\n"
+        "exec criu $@\n",
     )
     pods.sandbox.host.run(["chmod", "755", str(criu)])
     refusal(restore, pods, original.path, criu_executable=str(criu), says=("could not be restored", "was removed"))

@@ -5,8 +5,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from harness import features
@@ -14,7 +18,7 @@ from harness.controller import ModuleFailed
 from harness.cycle import Scenario, full_cycle
 from harness.dockerhost import BUSYBOX, TICKER, Container, until
 from harness.harmless import refusal
-from harness.sandbox import Sandbox
+from harness.sandbox import Sandbox, program
 from test_matrix_docker import Volumes, check_restart_of_restored
 from test_matrix_network import MacvlanCounter, PublishedCounter
 from test_matrix_processes import Limits, Locked, ProcessTree, ReadOnly, Terminal
@@ -53,6 +57,77 @@ def counter(sandbox: Sandbox, what: str, *options: str) -> Container:
 def test_restart_of_restored(podman: Sandbox) -> None:
     """The restart policy works on a restored container."""
     check_restart_of_restored(podman)
+
+
+@contextlib.contextmanager
+def extra_address(sandbox: Sandbox, address: str) -> Iterator[None]:
+    """Give the host one more address."""
+    sandbox.host.run(["ip", "address", "add", address, "dev", "eth0"])
+    try:
+        yield
+    finally:
+        sandbox.host.run(["ip", "address", "delete", address, "dev", "eth0"])
+
+
+@contextlib.contextmanager
+def held_before_runtime(sandbox: Sandbox) -> Iterator[tuple[Path, Path]]:
+    """Let every start of a container stop when its network is plugged in and the OCI runtime not called yet.
+
+    Gives two files: the first one is there as soon as it has come so far, the second one lets it go on.
+    """
+    folder = sandbox.docker.folder("hook")
+    reached, go = folder / "reached", folder / "go"
+    script = f"PATH=/bin; touch {reached}; for i in $(seq 80); do [ -e {go} ] && break; sleep 0.1; done; cat"
+    hook = {"path": "/bin/sh", "args": ["sh", "-c", script]}
+    hooks = Path("/usr/share/containers/oci/hooks.d")
+    sandbox.host.run(["mkdir", "--parents", str(hooks)])
+    file = hooks / f"{sandbox.docker.prefix}.json"
+    content = {"version": "1.0.0", "hook": hook, "when": {"always": True}, "stages": ["precreate"]}
+    sandbox.write(file, json.dumps(content))
+    try:
+        yield reached, go
+    finally:
+        sandbox.host.run(["rm", str(file)])
+
+
+@pytest.mark.proves("podman", features.TCP)
+@pytest.mark.parametrize(("host", "driver"), [("alpha", "bridge"), ("gamma", "bridge"), ("alpha", "macvlan")])
+def test_packet_before_runtime(sandbox_on: Callable[..., Sandbox], host: str, driver: str) -> None:
+    """What peers send when the network is there and the sockets are not yet is not answered with a reset."""
+    podman = sandbox_on(host, "crun")
+    if driver == "bridge":
+        check_packet_before_runtime(podman, podman, "--driver=bridge")
+        return
+    beta = sandbox_on("beta")  # the container's own host cannot reach it
+    with extra_address(beta, f"{podman.docker.subnet()}.99/24"):
+        check_packet_before_runtime(podman, beta, "--driver=macvlan", "--opt=parent=eth0")
+
+
+def check_packet_before_runtime(podman: Sandbox, other: Sandbox, *driver: str) -> None:
+    """The same, for a client in a container of the same network and one on the host ``other``."""
+    docker, subnet = podman.docker, podman.docker.subnet()
+    network = docker.network("net", *driver, f"--subnet={subnet}.0/24")
+    options = ["--network", network, "--ip", f"{subnet}.10"]
+    container = docker.start("app", BUSYBOX, ["sh", "-c", f"nc -ll -p 7000 -e cat & {TICKER}"], *options)
+    container.wait_for_ticks(1)
+    near = docker.attendant(BUSYBOX, "--interactive", "--name", docker.name("client"), "--network", network)
+    clients = [
+        podman.client(*near, "nc", f"{subnet}.10", "7000"),
+        other.client(*program("counting_client", "7000", f"{subnet}.10")),
+    ]
+    assert [client.ask("before") for client in clients] == ["before", "before"]
+    podman.checkpoint(container.name, leave_running=False)
+    podman.host.run(["nft", "add", "table", "bridge", "stillpoint-resets-999999999"])  # left by one that was killed
+    with held_before_runtime(podman) as (reached, go), ThreadPoolExecutor() as pool:
+        restored = pool.submit(podman.restore, container.name)
+        until("the network is there", lambda: restored.done() or (podman.host.root / reached.relative_to("/")).exists())
+        for client in clients:
+            client.send("meanwhile")
+        time.sleep(0.3)  # an answer would be here by then
+        podman.write(go, "")
+        restored.result()
+    assert [client.receive() for client in clients] == ["meanwhile", "meanwhile"]
+    assert "stillpoint" not in podman.host.run(["nft", "list", "tables"]).stdout
 
 
 def test_environment(podman: Sandbox) -> None:

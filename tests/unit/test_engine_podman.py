@@ -26,6 +26,7 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._engine import (
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base import Portable, Saved, Wishes
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.podman import Podman
+from ansible_collections.stillpoint.criu.plugins.module_utils._engine.podman_network import Networks
 
 DATA = Path(__file__).parent / "data"
 INSPECT = json.loads((DATA / "podman/inspect.json").read_text())
@@ -186,27 +187,38 @@ def test_fields_with_commas_are_quoted(saved):
 
 def test_networks(saved):
     podman = FakePodman(net2=NETWORK)
-    words, lost = podman_network.options(podman, saved, Wishes("new"), list(saved.portable.ports))
-    assert "--network=net2:alias=www,mac=02:00:00:00:00:09,ip=10.99.2.9" in words and lost == []
-    assert "--publish=127.0.0.1:8080:80/tcp" in words
+    found = podman_network.plan(podman, saved, Wishes("new"), list(saved.portable.ports))
+    assert "--network=net2:alias=www,mac=02:00:00:00:00:09,ip=10.99.2.9" in found.options and found.lost == []
+    assert "--publish=127.0.0.1:8080:80/tcp" in found.options
+    assert found.addresses == {"10.99.2.9": ""}
     wishes = Wishes("new", ignore_static_ip=True, ignore_static_mac=True)
-    words, lost = podman_network.options(podman, saved, wishes, [":80/tcp"])
-    assert words == ["--publish=80/tcp", "--network=net2:alias=www"] and lost == ["net2"]
+    found = podman_network.plan(podman, saved, wishes, [":80/tcp"])
+    assert found.options == ["--publish=80/tcp", "--network=net2:alias=www"] and found.lost == ["net2"]
+    assert found.addresses == {}
+
+
+@pytest.mark.parametrize(("driver", "interface"), [("bridge", ""), ("macvlan", "eth0"), ("ipvlan", "eth0")])
+def test_addresses_on_the_wire(saved, driver, interface):
+    saved.portable.networks["net2"]["address6"] = "fd00::9"
+    network = {**NETWORK, "subnets": [*NETWORK["subnets"], {"subnet": "fd00::/64"}]}
+    podman = FakePodman(net2={**network, "driver": driver, "network_interface": "eth0"})
+    found = podman_network.plan(podman, saved, Wishes("new"), [])
+    assert found.addresses == {"10.99.2.9": interface, "fd00::9": interface}
 
 
 def test_address_in_use(saved):
     taken = {"name": "other", "interfaces": {"eth0": {"subnets": [{"ipnet": "10.99.2.9/24"}], "mac_address": "x"}}}
     podman = FakePodman(net2={**NETWORK, "containers": {"id": taken}})
     with pytest.raises(EngineError, match=r"10\.99\.2\.9 .* used by the container other"):
-        podman_network.options(podman, saved, Wishes("new"), [])
+        podman_network.plan(podman, saved, Wishes("new"), [])
 
 
 def test_address_elsewhere(saved):
     podman = FakePodman(net2={**NETWORK, "subnets": [{"subnet": "10.1.0.0/24"}]})
     with pytest.raises(EngineError, match="does not lie in the network net2"):
-        podman_network.options(podman, saved, Wishes("new"), [])
+        podman_network.plan(podman, saved, Wishes("new"), [])
     with pytest.raises(EngineError, match="network net2, which does not exist"):
-        podman_network.options(FakePodman(), saved, Wishes("new"), [])
+        podman_network.plan(FakePodman(), saved, Wishes("new"), [])
 
 
 def test_bridge_of_another_engine_is_the_default_network():
@@ -214,13 +226,13 @@ def test_bridge_of_another_engine_is_the_default_network():
     known = Portable("x", "", network="networks", networks=networks)
     saved = Saved("docker", "x", "x", {"runtime": "runc"}, known, CONFIG)
     podman = FakePodman(podman={**NETWORK, "subnets": [{"subnet": "10.88.0.0/16"}]})
-    assert podman_network.options(podman, saved, Wishes("new"), []) == (["--network=podman"], ["podman"])
+    assert podman_network.plan(podman, saved, Wishes("new"), []) == Networks(["--network=podman"], ["podman"])
 
 
 def test_missing_pod(saved):
     saved.record["pod"] = "shop"
     with pytest.raises(EngineError, match="pod shop, which does not exist"):
-        podman_network.options(FakePodman(), saved, Wishes("new"), [])
+        podman_network.plan(FakePodman(), saved, Wishes("new"), [])
 
 
 def test_values_never_become_arguments(tmp_path, saved):

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _PREFIX = "CRIU"
 _OURS = "stillpoint"
+_WITHHOLDING = f"{_OURS}-resets-"
+_WITHHELD = "2m"  # at most: from the network's set-up to the silence it takes a second or so
 _WATCH_SECONDS = 0.05
 # A packet of an established connection that reaches the new namespace before its socket is restored would be answered
 # with a reset. CRIU's own rules come too late for that: engines plug the network in before CRIU gets there.
@@ -51,8 +53,9 @@ def clear(namespace: str, *descriptors: int) -> list[str]:
     """
     enter = ["nsenter", f"--net={namespace}"]
     removed = []
-    for entry in _tables(enter, *descriptors):
-        name = f"{entry['family']} {entry['name']}"
+    for name in _tables(enter, *descriptors):
+        if name.split()[1] != _OURS and not name.split()[1].startswith(f"{_PREFIX}-"):
+            continue
         if _run([*enter, "nft", "delete", "table", *name.split()], *descriptors).returncode == 0:
             removed.append(name)
     for tool in ("iptables", "ip6tables"):
@@ -160,7 +163,63 @@ def unsilence(namespace: int) -> None:
                 _run([*enter, tool, "--wait", "--delete", chain, "--jump", "DROP"], namespace)
 
 
-def _tables(enter: list[str], *descriptors: int) -> list[dict[str, Any]]:
+@contextlib.contextmanager
+def resets_withheld(addresses: dict[str, str]) -> Iterator[None]:
+    """Let no peer hear that a new network namespace knows nothing of the connections that will be restored in it.
+
+    For engines that plug the network in before a hook can silence it. Only answers to packets of unknown connections
+    are dropped, on their way through this host: new connections may be refused and others may be ended, and who
+    misses an answer gets it with its next packet. If this process is killed, the kernel forgets the addresses by
+    itself, and what is left of the rules, which then does nothing, goes with the next call. Where nft or the kernel
+    cannot do it nothing happens.
+
+    Args:
+        addresses: {address of the container: interface of this host that its macvlan lies on, "" for a bridge}.
+    """
+    tables = _withholding(f"{_WITHHOLDING}{os.getpid()}", addresses)
+    if tables:
+        for left in _tables([]):
+            _family, name = left.split()
+            if name.startswith(_WITHHOLDING) and not os.path.exists(f"/proc/{name[len(_WITHHOLDING) :]}"):
+                _run(["nft", "delete", "table", *left.split()])
+    for text in tables.values():
+        _run(["nft", "--file", "-"], text=text)
+    try:
+        yield
+    finally:
+        for table in tables:
+            _run(["nft", "delete", "table", *table.split()])
+
+
+def _withholding(name: str, addresses: dict[str, str]) -> dict[str, str]:
+    """Return {family and name of a table: its text}, for the arguments of :func:`resets_withheld`."""
+    sets, rules = [], []
+    for protocol, kind in (("ip", "ipv4_addr"), ("ip6", "ipv6_addr")):
+        chosen = ", ".join(address for address in addresses if (":" in address) == (protocol == "ip6"))
+        if chosen:
+            kept = f"type {kind}; flags timeout; timeout {_WITHHELD}"
+            sets.append(f"set {protocol}-held {{ {kept}; elements = {{ {chosen} }}; }}")
+            # Other resets acknowledge something: those that refuse a connection, and those by which a process ends one.
+            rules.append(f"{protocol} saddr @{protocol}-held tcp flags & (rst | ack) == rst drop;")
+    # What a bridge hands on, to its host too, enters by one of its ports. What a macvlan sends leaves by its interface,
+    # or for a neighbour on the same one is handled as if that had received it.
+    interfaces = sorted(set(addresses.values()) - {""})
+    hooks = {
+        "bridge": ["prerouting"] if "" in addresses.values() else [],
+        "netdev": [f'{place} device "{interface}"' for interface in interfaces for place in ("ingress", "egress")],
+    }
+    found = {}
+    for family in filter(hooks.get, hooks):
+        chains = [
+            f"chain held-{number} {{ type filter hook {hook} priority -300; policy accept; {' '.join(rules)} }}"
+            for number, hook in enumerate(hooks[family])
+        ]
+        found[f"{family} {name}"] = "\n".join([f"table {family} {name} {{", *sets, *chains, "}"])
+    return found
+
+
+def _tables(enter: list[str], *descriptors: int) -> list[str]:
+    """Return family and name of each table, for instance ``["inet CRIU-71"]``."""
     listed = _run([*enter, "nft", "--json", "list", "tables"], *descriptors)
     if listed.returncode != 0:
         return []
@@ -168,8 +227,7 @@ def _tables(enter: list[str], *descriptors: int) -> list[dict[str, Any]]:
         entries = json.loads(listed.stdout)["nftables"]
     except (ValueError, KeyError):
         return []
-    tables = [entry["table"] for entry in entries if "table" in entry]
-    return [table for table in tables if table["name"] == _OURS or table["name"].startswith(f"{_PREFIX}-")]
+    return [f"{entry['table']['family']} {entry['table']['name']}" for entry in entries if "table" in entry]
 
 
 def _run(argv: list[str], *descriptors: int, text: str = "") -> subprocess.CompletedProcess[bytes]:

@@ -106,6 +106,9 @@ class Created:
     container_id: str
     addresses_lost: list[str] = field(default_factory=list)  # networks in which it has not its recorded address
     files_first: bool = False  # it cannot be started before its saved files lie in its root file system
+    # Its start puts these on the wire before it calls the runtime: {address: interface of the host that a macvlan of it
+    # lies on, "" for a bridge}.
+    early: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,8 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._oci import proces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
-    from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base import Created, Saved, Storage, Wishes
     from ansible_collections.stillpoint.criu.plugins.module_utils._engine.containerd_create import Plan
 
 # Namespaces whose containers are those of an engine above, which would not know what happened to them.
@@ -243,29 +241,12 @@ class Containerd(Common):
 
     # -- what a restore calls; see the modules for arguments and errors --------------------------------------------
 
-    def plan(self, saved: Saved, wishes: Wishes) -> Plan:
-        """Work out how to make a saved container again."""
-        return containerd_create.plan(self, saved, wishes)
-
-    def create(self, plan: Plan) -> Created:
-        """Create the planned container without starting it."""
-        return containerd_create.create(self, plan)
-
-    def storage(self, container: str) -> Storage:
-        """Return where a created container keeps its files."""
-        return containerd_create.storage(self, container)
-
-    def start(self, container: str) -> None:
-        """Start a created container."""
-        containerd_create.start(self, container)
-
-    def remove(self, container: str, plan: Plan) -> None:
-        """Remove a half-made container."""
-        containerd_create.remove(self, container, plan)
-
-    def checks(self, container: str, command: list[str]) -> dict[str, Callable[[], str]]:
-        """Return the checks of a restored container; each returns what is wrong, or an empty text."""
-        return containerd_checks.checks(self, container, command)
+    plan = containerd_create.plan
+    create = containerd_create.create
+    storage = containerd_create.storage
+    start = containerd_create.start
+    remove = containerd_create.remove
+    checks = containerd_checks.checks
 
     def summary(self, name: str) -> dict[str, Any] | None:
         """Return a container's id, name, pid, state, start time and image; None when it does not exist."""

@@ -10,9 +10,8 @@ import os
 import shutil
 import tempfile
 
+from ansible_collections.stillpoint.criu.plugins.module_utils._engine import checks as shared
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine import containerd_api
-from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
-from ansible_collections.stillpoint.criu.plugins.module_utils._oci import process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,8 +41,7 @@ def checks(engine: Containerd, container: str, command: list[str]) -> dict[str, 
         return f"its state is {task['status']}, exit code {task['exit_status']}."
 
     def live() -> str:
-        pid = (engine.task(container) or {"pid": 0})["pid"]
-        return "" if pid and process.alive(pid) else "its init process is not alive"
+        return shared.alive((engine.task(container) or {"pid": 0})["pid"])
 
     def api() -> str:
         listed = engine.call("list its processes", "tasks.ListPids", container_id=container)
@@ -62,16 +60,8 @@ def checks(engine: Containerd, container: str, command: list[str]) -> dict[str, 
     def run() -> str:
         return _run(engine, container, command)
 
-    found: dict[str, Callable[[], str]] = {
-        "status": status,
-        "process": live,
-        "api": _guarded(api),
-        "logs": _guarded(logs),
-        "stats": _guarded(stats),
-    }
-    if command:
-        found["command"] = _guarded(run)
-    return found
+    asked = {"api": api, "logs": logs, "stats": stats, **({"command": run} if command else {})}
+    return {"status": status, "process": live, **shared.guarded(asked)}
 
 
 def _run(engine: Containerd, container: str, command: list[str]) -> str:
@@ -98,16 +88,6 @@ def _run(engine: Containerd, container: str, command: list[str]) -> str:
         if code == 0:
             return ""
         with open(output, encoding="utf-8", errors="replace") as f:
-            return f"{command[0]} ended with {code}: {f.read().strip()[-300:]}"
+            return shared.ended(command, code, f.read())
     finally:
         shutil.rmtree(folder)
-
-
-def _guarded(check: Callable[[], str]) -> Callable[[], str]:
-    def guarded() -> str:
-        try:
-            return check()
-        except EngineError as e:
-            return str(e)
-
-    return guarded

@@ -28,11 +28,8 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._oci import spec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
-    from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base import Created, Saved, Storage, Wishes
-    from ansible_collections.stillpoint.criu.plugins.module_utils._engine.cri_create import Plan
 
 # Where its servers listen, in the order in which they are looked for.
 ENDPOINTS = (
@@ -289,29 +286,15 @@ class Cri(Common):
             )
         return full_name(name)
 
-    def plan(self, saved: Saved, wishes: Wishes) -> Plan:
-        """Work out how to make a saved container again."""
-        return cri_create.plan(self, saved, wishes)
-
-    def create(self, plan: Plan) -> Created:
-        """Create the planned container without starting it."""
-        return cri_create.create(self, plan)
-
-    def storage(self, container: str) -> Storage:
-        """Return where a created container keeps its files."""
-        return cri_create.storage(self, container)
+    plan = cri_create.plan
+    create = cri_create.create
+    storage = cri_create.storage
+    remove = cri_create.remove
+    checks = cri_checks.checks
 
     def start(self, container: str) -> None:
         """Start a created container."""
         self.client.call("start the restored container", "StartContainer", container_id=container)
-
-    def remove(self, container: str, plan: Plan) -> None:
-        """Remove a half-made container."""
-        cri_create.remove(self, container, plan)
-
-    def checks(self, container: str, command: list[str]) -> dict[str, Callable[[], str]]:
-        """Return the checks of a restored container; each returns what is wrong, or an empty text."""
-        return cri_checks.checks(self, container, command)
 
     def summary(self, name: str) -> dict[str, Any] | None:
         """Return a container's id, name, pid, state, start time, image and address; None when it does not exist."""

@@ -5,9 +5,8 @@
 
 from __future__ import annotations
 
+from ansible_collections.stillpoint.criu.plugins.module_utils._engine import checks as shared
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine import cri_api
-from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
-from ansible_collections.stillpoint.criu.plugins.module_utils._oci import process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,8 +32,7 @@ def checks(cri: Cri, container: str, command: list[str]) -> dict[str, Callable[[
         return words.strip()
 
     def live() -> str:
-        pid = cri.status(container)[1].get("pid")
-        return "" if pid and process.alive(pid) else "its init process is not alive"
+        return shared.alive(cri.status(container)[1].get("pid"))
 
     def api() -> str:
         return "" if container in cri.all_ids() else "the server does not list it"
@@ -52,22 +50,7 @@ def checks(cri: Cri, container: str, command: list[str]) -> dict[str, Callable[[
 
     def run() -> str:
         done = cri.client.call("run the command", "ExecSync", container_id=container, cmd=command)
-        if done["exit_code"] == 0:
-            return ""
-        output = (done["stdout"] + done["stderr"]).decode(errors="replace").strip()[-300:]
-        return f"{command[0]} ended with {done['exit_code']}: {output}"
+        return shared.ended(command, done["exit_code"], (done["stdout"] + done["stderr"]).decode(errors="replace"))
 
     found = {"status": status, "process": live, "api": api, "logs": logs, "stats": stats}
-    if command:
-        found["command"] = run
-    return {name: _guarded(check) for name, check in found.items()}
-
-
-def _guarded(check: Callable[[], str]) -> Callable[[], str]:
-    def guarded() -> str:
-        try:
-            return check()
-        except (EngineError, OSError) as e:
-            return str(e)
-
-    return guarded
+    return shared.guarded({**found, **({"command": run} if command else {})})

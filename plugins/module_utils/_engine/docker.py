@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base import Created, Saved, Storage, Wishes
-    from ansible_collections.stillpoint.criu.plugins.module_utils._engine.docker_create import Plan
 
 # Only for the first question, which names no version.
 _ANY_API = "1.40"
@@ -235,29 +233,12 @@ class Docker(Common):
 
     # -- what a restore calls; see the modules for arguments and errors --------------------------------------------
 
-    def plan(self, saved: Saved, wishes: Wishes) -> Plan:
-        """Work out how to make a saved container again."""
-        return docker_create.plan(self, saved, wishes)
-
-    def create(self, plan: Plan) -> Created:
-        """Create the planned container without starting it."""
-        return docker_create.create(self, plan)
-
-    def storage(self, container: str) -> Storage:
-        """Return where a created container keeps its files."""
-        return docker_create.storage(self, container)
-
-    def start(self, container: str) -> None:
-        """Start a created container."""
-        docker_create.start(self, container)
-
-    def remove(self, container: str, plan: Plan) -> None:
-        """Remove a half-made container."""
-        docker_create.remove(self, container, plan)
-
-    def checks(self, container: str, command: list[str]) -> dict[str, Callable[[], str]]:
-        """Return the checks of a restored container; each returns what is wrong, or an empty text."""
-        return docker_checks.checks(self, container, command)
+    plan = docker_create.plan
+    create = docker_create.create
+    storage = docker_create.storage
+    start = docker_create.start
+    remove = docker_create.remove
+    checks = docker_checks.checks
 
     def summary(self, name: str) -> dict[str, Any] | None:
         """Return a container's id, name, pid, state, start time, image and addresses; None when it does not exist."""

@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
-from ansible_collections.stillpoint.criu.plugins.module_utils._oci import process
+from ansible_collections.stillpoint.criu.plugins.module_utils._engine import checks as shared
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,8 +39,7 @@ def checks(docker: Docker, container: str, command: list[str]) -> dict[str, Call
         return f"its state is {now['Status']}, exit code {now.get('ExitCode')}. {now.get('Error', '')}".strip()
 
     def live() -> str:
-        pid = state()["Pid"]
-        return "" if pid and process.alive(pid) else "its init process is not alive"
+        return shared.alive(state()["Pid"])
 
     def api() -> str:
         listed = docker.call("list its processes", docker.api.top, container)
@@ -66,27 +64,7 @@ def checks(docker: Docker, container: str, command: list[str]) -> dict[str, Call
         session = docker.call("prepare the command", docker.api.exec_create, container, command)
         output = docker.call("run the command", docker.api.exec_start, session)
         code = docker.call("learn the command's result", docker.api.exec_inspect, session)["ExitCode"]
-        if code == 0:
-            return ""
-        return f"{command[0]} ended with {code}: {output.decode(errors='replace').strip()[-300:]}"
+        return shared.ended(command, code, output.decode(errors="replace"))
 
-    found: dict[str, Callable[[], str]] = {
-        "status": status,
-        "process": live,
-        "api": _guarded(api),
-        "logs": _guarded(logs),
-        "stats": _guarded(stats),
-    }
-    if command:
-        found["command"] = _guarded(run)
-    return found
-
-
-def _guarded(check: Callable[[], str]) -> Callable[[], str]:
-    def guarded() -> str:
-        try:
-            return check()
-        except EngineError as e:
-            return str(e)
-
-    return guarded
+    asked = {"api": api, "logs": logs, "stats": stats, **({"command": run} if command else {})}
+    return {"status": status, "process": live, **shared.guarded(asked)}

@@ -16,6 +16,7 @@ import shutil
 import subprocess
 
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.target import Target, Volume
+from ansible_collections.stillpoint.criu.plugins.module_utils._engine import checks as shared
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine import oci_bundle
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base import (
     HOST_NETWORK,
@@ -29,7 +30,7 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base impor
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.mounts import archive_name
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.streams import lost_streams
-from ansible_collections.stillpoint.criu.plugins.module_utils._oci import cgroup, process, spec
+from ansible_collections.stillpoint.criu.plugins.module_utils._oci import cgroup, spec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -275,7 +276,7 @@ class OciRuntime(Common):
             return state["pid"] if state else 0
 
         def live() -> str:
-            return "" if process.alive(pid()) else "its init process is not alive"
+            return shared.alive(pid())
 
         def api() -> str:
             listed = json.loads(self.call("list its processes", "ps", "--format", "json", container))
@@ -298,9 +299,7 @@ class OciRuntime(Common):
             return ""
 
         found = {"status": status, "process": live, "api": api, "logs": logs, "stats": stats}
-        if command:
-            found["command"] = run
-        return {name: _guarded(check) for name, check in found.items()}
+        return shared.guarded({**found, **({"command": run} if command else {})})
 
     def summary(self, name: str) -> dict[str, Any] | None:
         """Return a container's id, name, pid, state and start time; None when it does not exist.
@@ -371,13 +370,3 @@ def _portable(config: dict[str, Any]) -> Portable:
             for destination, source in spec.binds(config).items()
         ),
     )
-
-
-def _guarded(check: Callable[[], str]) -> Callable[[], str]:
-    def guarded() -> str:
-        try:
-            return check()
-        except EngineError as e:
-            return str(e)
-
-    return guarded

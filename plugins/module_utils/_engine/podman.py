@@ -24,11 +24,9 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._oci import spec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from typing import Any
 
-    from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base import Created, Saved, Storage, Wishes
-    from ansible_collections.stillpoint.criu.plugins.module_utils._engine.podman_create import Plan
 
 # These would turn the commands over to a Podman elsewhere, or to another configuration.
 _MISLEADING = ("CONTAINER_HOST", "CONTAINER_CONNECTION", "CONTAINERS_CONF", "CONTAINERS_CONF_OVERRIDE")
@@ -218,29 +216,12 @@ class Podman(Common):
 
     # -- what a restore calls; see the modules for arguments and errors --------------------------------------------
 
-    def plan(self, saved: Saved, wishes: Wishes) -> Plan:
-        """Work out how to make a saved container again."""
-        return podman_create.plan(self, saved, wishes)
-
-    def create(self, plan: Plan) -> Created:
-        """Create the planned container without starting it."""
-        return podman_create.create(self, plan)
-
-    def storage(self, container: str) -> Storage:
-        """Return where a created container keeps its files."""
-        return podman_create.storage(self, container)
-
-    def start(self, container: str) -> None:
-        """Start a created container."""
-        podman_create.start(self, container)
-
-    def remove(self, container: str, plan: Plan) -> None:
-        """Remove a half-made container."""
-        podman_create.remove(self, container, plan)
-
-    def checks(self, container: str, command: list[str]) -> dict[str, Callable[[], str]]:
-        """Return the checks of a restored container; each returns what is wrong, or an empty text."""
-        return podman_checks.checks(self, container, command)
+    plan = podman_create.plan
+    create = podman_create.create
+    storage = podman_create.storage
+    start = podman_create.start
+    remove = podman_create.remove
+    checks = podman_checks.checks
 
     def summary(self, name: str) -> dict[str, Any] | None:
         """Return a container's id, name, pid, state, start time, image and addresses; None when it does not exist."""

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 
-from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
-from ansible_collections.stillpoint.criu.plugins.module_utils._oci import process
+from ansible_collections.stillpoint.criu.plugins.module_utils._engine import checks as shared
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,8 +39,7 @@ def checks(podman: Podman, container: str, command: list[str]) -> dict[str, Call
         return f"its state is {now['Status']}, exit code {now.get('ExitCode')}. {now.get('Error', '')}".strip()
 
     def live() -> str:
-        pid = inspect()["State"]["Pid"]
-        return "" if pid and process.alive(pid) else "its init process is not alive"
+        return shared.alive(inspect()["State"]["Pid"])
 
     def api() -> str:
         listed = podman.call("list its processes", "top", container, "pid", "args")
@@ -58,27 +56,7 @@ def checks(podman: Podman, container: str, command: list[str]) -> dict[str, Call
 
     def run() -> str:
         done = podman.run("exec", container, *command)
-        if done.returncode == 0:
-            return ""
-        return f"{command[0]} ended with {done.returncode}: {(done.stdout + done.stderr).strip()[-300:]}"
+        return shared.ended(command, done.returncode, done.stdout + done.stderr)
 
-    found: dict[str, Callable[[], str]] = {
-        "status": status,
-        "process": live,
-        "api": _guarded(api),
-        "logs": _guarded(logs),
-        "stats": _guarded(stats),
-    }
-    if command:
-        found["command"] = run
-    return found
-
-
-def _guarded(check: Callable[[], str]) -> Callable[[], str]:
-    def guarded() -> str:
-        try:
-            return check()
-        except EngineError as e:
-            return str(e)
-
-    return guarded
+    asked = {"api": api, "logs": logs, "stats": stats, **({"command": run} if command else {})}
+    return {"status": status, "process": live, **shared.guarded(asked)}

@@ -40,6 +40,7 @@ class Plan:
     seccomp: dict[str, Any] | None  # a system call filter of its own
     addresses_lost: list[str]  # networks in which no recorded address is asked for again
     new_volumes: list[str]  # named volumes that do not exist yet
+    addresses: dict[str, str] = field(default_factory=dict)  # asked for, as in Created.early
 
 
 def plan(podman: Podman, saved: Saved, wishes: Wishes) -> Plan:
@@ -62,18 +63,19 @@ def plan(podman: Podman, saved: Saved, wishes: Wishes) -> Plan:
     _check_ports(podman, published)
     _check_binds(saved)
     new_volumes = _check_volumes(podman, saved)
-    networks, lost = podman_network.options(podman, saved, wishes, published)
+    networks = podman_network.plan(podman, saved, wishes, published)
     entry, command = podman_arguments.command(saved, inspected)
     return Plan(
         name=wishes.name,
         runtime=runtime,
-        options=[*entry, *networks, *podman_arguments.arguments(saved, inspected)],
+        options=[*entry, *networks.options, *podman_arguments.arguments(saved, inspected)],
         image=image,
         command=command,
         environment=environment,
         seccomp=podman_arguments.seccomp(saved, inspected),
-        addresses_lost=lost,
+        addresses_lost=networks.lost,
         new_volumes=new_volumes,
+        addresses=networks.addresses,
     )
 
 
@@ -142,7 +144,7 @@ def create(podman: Podman, wanted: Plan) -> Created:
             os.close(descriptor)
     if done.returncode != 0:
         raise EngineError(f"Podman could not create the container {wanted.name}: {podman.reason(done)}")
-    return Created(done.stdout.split()[-1], list(wanted.addresses_lost))
+    return Created(done.stdout.split()[-1], list(wanted.addresses_lost), early=wanted.addresses)
 
 
 def _in_memory(text: str) -> int:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ipaddress
+from dataclasses import dataclass, field
 
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base import NETWORKS, SHARED_NETWORK
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
@@ -22,8 +23,17 @@ if TYPE_CHECKING:
 _DEFAULT_NETWORKS = {"bridge": DEFAULT_NETWORK}
 
 
-def options(podman: Podman, saved: Saved, wishes: Wishes, published: list[str]) -> tuple[list[str], list[str]]:
-    """Return (options of ``podman create``, networks in which the recorded address is not asked for).
+@dataclass(frozen=True)
+class Networks:
+    """How a container is connected."""
+
+    options: list[str]  # of ``podman create``
+    lost: list[str] = field(default_factory=list)  # networks in which the recorded address is not asked for
+    addresses: dict[str, str] = field(default_factory=dict)  # those asked for, as in Created.early
+
+
+def plan(podman: Podman, saved: Saved, wishes: Wishes, published: list[str]) -> Networks:
+    """Work out how to connect a container as it was.
 
     Args:
         podman: the connection.
@@ -36,24 +46,25 @@ def options(podman: Podman, saved: Saved, wishes: Wishes, published: list[str]) 
     words = _pod(podman, saved)
     known = saved.portable
     if known.network == SHARED_NETWORK:
-        return words + ([] if words else _owner(podman, saved)), []
+        return Networks(words + ([] if words else _owner(podman, saved)))
     words += [f"--publish={_published(text)}" for text in published if known.network == NETWORKS]
     if known.network != NETWORKS:
-        return [*words, f"--network={known.network}"], []
+        return Networks([*words, f"--network={known.network}"])
     mode = saved.record["inspect"]["HostConfig"]["NetworkMode"] if saved.engine == podman.NAME else "bridge"
     if mode != "bridge":
-        return [*words, f"--network={mode}"], [mode]
-    lost: list[str] = []
+        return Networks([*words, f"--network={mode}"], [mode])
+    found = Networks(words)
     for recorded, settings in known.networks.items():
         name = wishes.networks.get(recorded, recorded)
         # Names that are not Podman's own: a network of that very name is meant only if the user says so.
         is_default = saved.engine != podman.NAME and name in _DEFAULT_NETWORKS
         name = _DEFAULT_NETWORKS[name] if is_default else name
-        wanted, has_address = _endpoint(podman, name, settings, wishes, foreign_default=is_default)
+        wanted, addresses = _endpoint(podman, name, settings, wishes, foreign_default=is_default)
         words.append(f"--network={name}" + (f":{','.join(wanted)}" if wanted else ""))
-        if settings.get("address") and not has_address:
-            lost.append(name)
-    return words, lost
+        found.addresses.update(addresses)
+        if settings.get("address") and not addresses:
+            found.lost.append(name)
+    return found
 
 
 def _published(text: str) -> str:
@@ -92,8 +103,8 @@ def _owner(podman: Podman, saved: Saved) -> list[str]:
 
 def _endpoint(
     podman: Podman, name: str, settings: dict[str, Any], wishes: Wishes, *, foreign_default: bool
-) -> tuple[list[str], bool]:
-    """Return (options of one network, whether the recorded address is among them)."""
+) -> tuple[list[str], dict[str, str]]:
+    """Return (options of one network, the recorded addresses among them as in Created.early)."""
     network = podman.inspect(name, "network")
     if network is None:
         raise EngineError(
@@ -106,10 +117,10 @@ def _endpoint(
         wanted.append(f"mac={settings['mac']}")
     address = settings.get("address")
     if not address or wishes.ignore_static_ip or not _takes_addresses(network):
-        return wanted, False
+        return wanted, {}
     if not _covers(network, address):
         if foreign_default or name == DEFAULT_NETWORK:
-            return wanted, False
+            return wanted, {}
         raise EngineError(
             f"The address {address} of the container does not lie in the network {name} of this host. Create the "
             "network with the same subnet, map it to another one with networks, or set ignore_static_ip to give the "
@@ -122,9 +133,13 @@ def _endpoint(
             "ignore_static_ip to give the copy another address, which ends its established connections."
         )
     wanted.append(f"ip={address}")
+    # For a bridge it is the bridge's own name.
+    interface = network.get("network_interface") or "" if network.get("driver") in ("macvlan", "ipvlan") else ""
+    addresses = {address: interface}
     if settings.get("address6") and _covers(network, settings["address6"]):
         wanted.append(f"ip6={settings['address6']}")
-    return wanted, True
+        addresses[settings["address6"]] = interface
+    return wanted, addresses
 
 
 def _taken(network: dict[str, Any]) -> dict[str, str]:

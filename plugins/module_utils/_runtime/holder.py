@@ -18,6 +18,7 @@ import shutil
 import signal
 import socket
 import sys
+import time
 
 from ansible_collections.stillpoint.criu.plugins.module_utils._criu import netlock, session
 from ansible_collections.stillpoint.criu.plugins.module_utils._oci import (
@@ -47,6 +48,7 @@ NETWORK_KEY = "extRootNetNS"
 _JOINED = ("ipc", "uts")
 _CLONE_NEWNET = 0x40000000
 _WATCH_SECONDS = 1.0
+_KILL_SECONDS = 5.0
 
 
 class Abandoned(Exception):
@@ -286,15 +288,21 @@ class Holder:
                 pass
 
     def _kill_restored(self) -> None:
-        pids = {self.pid} if self.pid else set()
-        for folder in self.placeholder.cgroups:
-            if self.ticket.container_id in folder:  # never a group that the container shares with others
-                pids.update(cgroup.members(folder))
-        for pid in pids:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+        """End what was restored, and wait until it is gone: what a killed CRIU has forked may still add rules."""
+        deadline = time.monotonic() + _KILL_SECONDS
+        while time.monotonic() < deadline:
+            pids = {self.pid} if self.pid and process.alive(self.pid) else set()
+            for folder in self.placeholder.cgroups:
+                if self.ticket.container_id in folder:  # never a group that the container shares with others
+                    pids.update(pid for pid in cgroup.members(folder) if process.alive(pid))
+            if not pids:
+                break
+            for pid in pids:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+            time.sleep(0.01)
 
 
 def detach(holder_arguments: tuple[Any, ...], answer_reader: int) -> None:

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import manifest, preflight, store
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.draft import FULL
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError, Refused
-from ansible_collections.stillpoint.criu.plugins.module_utils._criu import statistics
+from ansible_collections.stillpoint.criu.plugins.module_utils._criu import netlock, statistics
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base import Portable, Saved, Wishes
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
 from ansible_collections.stillpoint.criu.plugins.module_utils._oci import layers, process, rootfs, tree
@@ -178,7 +178,9 @@ class Restore:
                 tickets.write(self._ticket(created))
             if self.scope != FULL or created.files_first:
                 self._lay_files(container)
-            self.engine.start(container)
+            connected = self.scope == FULL and self.record["established_tcp"]
+            with netlock.resets_withheld(created.early if connected else {}):
+                self.engine.start(container)
             what = "processes" if self.scope == FULL else "files"
             self.actions.append(f"restored its {what} from {self.entry.name}")
             self.timings["restore_ms"] = (time.monotonic() - begun) * 1000

@@ -1,0 +1,49 @@
+# Copyright: (c) 2026, Stillpoint contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The rules that keep a network still, as far as they are text."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.stillpoint.criu.plugins.module_utils._criu import netlock
+
+NAME = "stillpoint-resets-7"
+
+
+@pytest.mark.parametrize(
+    ("addresses", "tables", "hooks"),
+    [
+        ({}, [], []),
+        ({"10.0.0.9": "", "fd00::9": ""}, ["bridge"], ["hook prerouting"]),
+        ({"10.0.0.9": "eth0"}, ["netdev"], ['hook ingress device "eth0"', 'hook egress device "eth0"']),
+        (
+            {"10.0.0.9": "eth0", "10.0.1.9": "eth1", "10.0.2.9": ""},
+            ["bridge", "netdev"],
+            [f'hook {hook} device "{name}"' for name in ("eth0", "eth1") for hook in ("ingress", "egress")],
+        ),
+    ],
+)
+def test_withheld_resets(addresses, tables, hooks):
+    found = netlock._withholding(NAME, addresses)
+    assert list(found) == [f"{family} {NAME}" for family in tables]
+    text = "\n".join(found.values())
+    for hook in hooks:
+        assert f"{hook} priority -300; policy accept;" in text
+    for address, interface in addresses.items():
+        family = "netdev" if interface else "bridge"
+        assert address in found[f"{family} {NAME}"]
+    assert text.count("elements =") == text.count("timeout 2m; elements ="), "the kernel itself forgets them"
+
+
+def test_addresses_of_both_protocols_are_kept_apart():
+    text = netlock._withholding(NAME, {"10.0.0.9": "", "fd00::9": ""})[f"bridge {NAME}"]
+    assert "type ipv4_addr; flags timeout; timeout 2m; elements = { 10.0.0.9 };" in text
+    assert "type ipv6_addr; flags timeout; timeout 2m; elements = { fd00::9 };" in text
+    assert "ip saddr @ip-held tcp" in text and "ip6 saddr @ip6-held tcp" in text
+
+
+def test_without_early_addresses_nothing_is_run(monkeypatch):
+    monkeypatch.setattr(netlock, "_run", lambda *_arguments, **_options: pytest.fail("ran something"))
+    with netlock.resets_withheld({}):
+        pass
