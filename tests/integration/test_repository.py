@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from harness.cycle import assert_consecutive
-from harness.dockerhost import BUSYBOX, TICKER, until
+from harness.dockerhost import APPS, BUSYBOX, TICKER, until
 from harness.harmless import harmless, refusal, start_server, strike
 from harness.sandbox import CHECKPOINTS, Client, Sandbox
 from stillpoint_lab.api import Lab
@@ -96,16 +96,20 @@ def test_goes_on_elsewhere(store: Store, sandbox_on: Callable[[str], Sandbox], k
 def test_a_server_that_ends_midway(store: Store, sandbox_on: Callable[[str], Sandbox]) -> None:
     """The checkpoint stays where it was made, and goes there the next time."""
     alpha, beta = sandbox_on("alpha"), store.beta
-    container = start_server(alpha, "app")
+    # Several packs of data that cannot be compressed: the first one is there long before the last one.
+    program = f"import os, subprocess; kept = os.urandom(64 << 20); subprocess.run(['sh', '-c', {TICKER!r}])"
+    container = alpha.docker.start("app", APPS, ["python3", "-c", program], "--network", "none")
+    container.wait_for_ticks(1)
     given = {**store.options("rest", alpha), "repository_init": True, "keep_local": False}
     striker = strike(beta, f"{store.folder}/rest/data/*/*", "signal", str(int(signal.SIGKILL)), f"{store.folder}/pid")
-    with harmless(alpha, container):
-        says = ("one is complete and stays", "has not answered for 5 s")
+    with harmless(alpha):
+        says = ("one is complete and stays", "does not answer")
         refusal(alpha.checkpoint, container.name, checkpoint_name="one", **given, says=says)
         striker.receive()
         assert alpha.checkpoints_of(container.name) == [".lock", "one"]
         store.serve_rest()
         assert alpha.checkpoint(container.name, checkpoint_name="two", **given)["checkpoint"]["path"] is None
+    assert_consecutive(container.wait_for_ticks(1), "its log")
 
 
 @pytest.fixture

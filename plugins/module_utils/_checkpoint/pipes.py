@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 BLOCK = 1 << 20
 _NICENESS = 10  # the containers of the host come first
-_PATIENCE_SECONDS = 30
 
 
 class ProgramError(Exception):
@@ -68,7 +67,7 @@ class _Programs:
         """
         failures = []
         for name, program, words in zip(self._names, self._running, self._words):
-            code = program.wait(_PATIENCE_SECONDS)
+            code = program.wait()
             words.seek(0)
             said = words.read().decode(errors="replace").strip().splitlines() or [f"exit code {code}"]
             if code:

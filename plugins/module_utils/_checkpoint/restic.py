@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import threading
 import time
@@ -115,6 +117,7 @@ class Restic:
                 env=self._environment,
                 text=True,
                 errors="replace",
+                start_new_session=True,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -122,20 +125,16 @@ class Restic:
         except FileNotFoundError as e:
             raise pipes.missing(self._settings.executable) from e
         with process:
-            assert process.stderr is not None  # for mypy
             listener = _Listener(process.stderr)
             listener.start()
             output: list[str] = []
-            reader = threading.Thread(target=lambda: output.append(_all(process.stdout)))
+            reader = threading.Thread(target=lambda: output.append(process.stdout.read() if process.stdout else ""))
             reader.start()
             try:
-                while process.poll() is None:
+                while process.poll() is None and not listener.gave_up(self._settings.timeout):
                     listener.join(0.05)
-                    if listener.hopeless or listener.silent_for() > self._settings.timeout:
-                        process.terminate()
-                        process.wait(_PATIENCE_SECONDS)
             finally:
-                process.kill()  # nothing happens to one that has ended
+                _end(process)
                 reader.join()
                 listener.join()
         text = "".join(output)
@@ -149,13 +148,11 @@ class Restic:
         if listener.hopeless:
             code = NO_REPOSITORY
         elif listener.silent_for() > 0:
-            trouble = listener.trouble
-            return ResticError(
-                f"The repository {self._settings.location} has not answered for {self._settings.timeout} s: {trouble}. "
-                "See whether it can be reached from this host, then run this again.",
-                1,
-                output,
+            message = (
+                f"The repository {self._settings.location} does not answer: {listener.trouble}. See whether it can be "
+                "reached from this host, then run this again."
             )
+            return ResticError(message, code, output)
         code = next((known for words, known in _WORDS.items() if words in said), code)
         causes = {
             NO_REPOSITORY: "There is no repository at {where}, or it cannot be read ({said}). Look whether the address "
@@ -172,8 +169,15 @@ class Restic:
         return ResticError(message, code, output)
 
 
-def _all(stream: IO[str] | None) -> str:
-    return stream.read() if stream else ""
+def _end(process: subprocess.Popen[str]) -> None:
+    """End it if it still runs, with the programs that it has started."""
+    for number, patience in ((signal.SIGTERM, _PATIENCE_SECONDS), (signal.SIGKILL, None)):
+        if process.poll() is None:
+            os.killpg(process.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):  # at the first, it tries to remove its lock
+                process.wait(patience)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
 
 
 def _gist(lines: list[str], trouble: str, code: int) -> str:
@@ -188,7 +192,7 @@ def _gist(lines: list[str], trouble: str, code: int) -> str:
 class _Listener(threading.Thread):
     """Reads what restic says of its troubles. On its own it tries again for a quarter of an hour."""
 
-    def __init__(self, stream: IO[str]) -> None:
+    def __init__(self, stream: IO[str] | None) -> None:
         super().__init__(daemon=True)
         self._stream = stream
         self.lines: list[str] = []
@@ -198,7 +202,7 @@ class _Listener(threading.Thread):
 
     def run(self) -> None:
         """Read to the end."""
-        for line in self._stream:
+        for line in self._stream or ():
             if "retrying after" in line:
                 self._since = self._since or time.monotonic()
                 self.trouble = line.partition(": ")[2].strip()[:300] or line.strip()
@@ -207,6 +211,10 @@ class _Listener(threading.Thread):
                 self._since = 0.0
             else:
                 self.lines.append(line.rstrip("\n"))
+
+    def gave_up(self, patience: int) -> bool:
+        """Tell whether it is no use to wait longer; ``patience`` in seconds."""
+        return self.hopeless or self.silent_for() > patience
 
     def silent_for(self) -> float:
         """Return for how many seconds every try has failed, 0 when the last one did not."""
