@@ -14,6 +14,7 @@ import fcntl
 import json
 import os
 import shutil
+import time
 
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 MEMORY = "memory"  # where a file system in memory holds what is being moved
 REQUEST = "request.json"
+_STEP_SECONDS = 0.02
 _LOGS = ("dump.log", "restore.log", "page-server.log", "lazy-pages.log")
 
 
@@ -42,18 +44,26 @@ class Busy(Exception):
 
 
 @contextlib.contextmanager
-def held(folder: str) -> Iterator[None]:
+def held(folder: str, patience: float = 0.0) -> Iterator[None]:
     """Be the only one who works on a side of a migration; a child of the one who is, such as its guard, is as well.
 
+    Args:
+        folder: of the migration on this host.
+        patience: seconds to wait for somebody else.
     Raises:
         Busy: somebody else does.
     """
     descriptor = os.open(os.path.join(folder, "lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Busy from None
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise Busy from None
+                time.sleep(_STEP_SECONDS)
         yield
     finally:
         os.close(descriptor)
@@ -110,6 +120,8 @@ def _interrupted(folder: str, verdict: str) -> str:
 
 
 def _resume(log: journal.Journal) -> None:
+    if log.state in (journal.PREPARING, journal.ARMED):
+        return  # nobody has touched it
     still = stillness(log)
     if still is not None:
         still.resume()

@@ -17,7 +17,13 @@ from dataclasses import asdict
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import draft, handover, preflight, store
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError, Refused
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
-from ansible_collections.stillpoint.criu.plugins.module_utils._migration import channel, journal, settle, streams
+from ansible_collections.stillpoint.criu.plugins.module_utils._migration import (
+    channel,
+    journal,
+    progress,
+    settle,
+    streams,
+)
 from ansible_collections.stillpoint.criu.plugins.module_utils._migration.stillness import Stillness
 from ansible_collections.stillpoint.criu.plugins.module_utils._oci import cgroup, kernel, process
 from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import engines, save
@@ -106,11 +112,14 @@ class Source:
         record = made.record(made.partial.path, sums=False)
         record["established_tcp"] = True
         self.control = control = self._connect("control")
-        control.send(
-            {"type": "offer", "record": record, "config": target.config, "needed_bytes": made.facts.needed_bytes}
-        )
-        answer = self._answer(control, "accepted", _ANSWER_SECONDS)
-        self.log.entries["warnings"] = [*made.warnings, *answer.get("warnings", [])]
+        needed = made.facts.needed_bytes
+        control.send({"type": "offer", "record": record, "config": target.config, "needed_bytes": needed})
+        self.log.move(journal.PREPARING, offered={"needed_bytes": needed})
+        with progress.shown(self.folder, "the target looks whether it can take it"):
+            answer = self._answer(control, "accepted", _ANSWER_SECONDS)
+        self.log.move(journal.PREPARING, accepted=True, warnings=[*made.warnings, *answer.get("warnings", [])])
+        if self.asked["check"]:
+            raise NotMoved("Nothing more than this was asked.")
         pages = self._connect("pages")
         ours, criu_end = socket.socketpair()
         control.send({"type": "arm"})
@@ -122,8 +131,9 @@ class Source:
         self._made = made
         self._frozen = time.monotonic()
         self.log.move(journal.FROZEN)
-        statistics = handover.Handover(made, still.group, criu_end.detach(), lambda: self._deliver(control)).run()
-        self.log.entries["statistics"] = statistics
+        taken = handover.Handover(made, still.group, criu_end.detach(), lambda: self._deliver(control, pages))
+        with progress.shown(self.folder, "sending the memory", needed, lambda: pages.traffic.sent):
+            self.log.entries["statistics"] = taken.run()
 
     def _pump(self, pages: channel.Connection, end: socket.socket) -> None:
         try:
@@ -143,12 +153,12 @@ class Source:
 
     # -- while it stands still -------------------------------------------------------------------------------------
 
-    def _deliver(self, control: channel.Connection) -> None:
+    def _deliver(self, control: channel.Connection, pages: channel.Connection) -> None:
         """Send what CRIU has not sent itself, wait until the target has restored it, give it away."""
         memory_sent = time.monotonic()
         folder = self._made.partial.path
         record = self._made.record(folder, sums=False)
-        streams.send_stream(control, ["tar", "--directory", folder, "--create", "--file=-", "."])
+        sent = streams.send_stream(control, ["tar", "--directory", folder, "--create", "--file=-", "."])
         control.send({"type": "complete", "record": record})
         files_sent = time.monotonic()
         self._answer(control, "ready", self.asked["freeze_timeout"])
@@ -158,7 +168,7 @@ class Source:
             "files_ms": (files_sent - memory_sent) * 1000,
             "restore_ms": (time.monotonic() - files_sent) * 1000,
         }
-        self.log.move(journal.GO, timings=timings)
+        self.log.move(journal.GO, timings=timings, bytes=pages.traffic.sent + sent)
         control.send({"type": "go"})
 
     # -- after it was given away -----------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ ENGINE: dict[str, dict[str, Any]] = {
     "containerd_namespace": {"type": "str", "default": "default"},
     "cri_endpoint": {"type": "str"},
 }
+DEFAULTS: dict[str, Any] = {name: spec.get("default") for name, spec in ENGINE.items()}
 PATH: dict[str, dict[str, Any]] = {"path": {"type": "path", "default": store.DEFAULT_PATH}}
 
 
