@@ -17,8 +17,8 @@ description:
   - The task runs on the source. Both hosts need CRIU and the role P(stillpoint.criu.restore_runtime#role).
   - Everything that can fail is looked at first, on both sides, and everything slow is done while the container still
     runs. Then one agent on each host does the rest without Ansible, so a lost controller changes nothing.
-  - Until the target has the whole container restored, it can go on where it was, and does so if anything fails. There are
-    never two running copies, and never none. What was interrupted is finished or undone by the next run for that
+  - Until the target has the whole container restored, it can go on where it was, and does so if anything fails. There
+    are never two running copies, and never none. What was interrupted is finished or undone by the next run for that
     container, or by the hosts themselves.
   - How far it is is shown on the terminal while it runs.
 options:
@@ -42,8 +42,8 @@ options:
     choices: [docker, podman, containerd, cri, runc, crun, process]
   target_options:
     description:
-      - How the engine and CRIU of the target are reached, where that differs from the source, by the names of the options
-        below.
+      - How the engine and CRIU of the target are reached, where that differs from the source, by the names of the
+        options below.
       - With another O(target_engine), O(executable) and O(runtime_root) do not count for the target.
     type: dict
     default: {}
@@ -91,8 +91,8 @@ options:
     description:
       - How the memory is moved.
       - V(stop_and_copy) freezes the container, then copies.
-      - V(pre_copy) copies while it runs, as often as that helps, then freezes it and copies what has changed. The kernel
-        of the source must note changes (soft-dirty).
+      - V(pre_copy) copies while it runs, as often as that helps, then freezes it and copies what has changed. The
+        kernel of the source must note changes (soft-dirty).
       - V(post_copy) lets it run on the target at once and copies the memory behind it. If the source or the network is
         lost before all of it has come, the container is lost.
       - V(auto) takes V(pre_copy) where the kernel can and the memory is large enough for it to pay, else
@@ -155,7 +155,8 @@ options:
     default: exact
   published_ports:
     description:
-      - Ports to publish on the target instead of the present ones, each V([address:]host_port:container_port[/protocol]).
+      - Ports to publish on the target instead of the present ones, each
+        V([address:]host_port:container_port[/protocol]).
       - An empty list publishes none.
     type: list
     elements: str
@@ -194,10 +195,10 @@ options:
     default: 5
   settle_as:
     description:
-      - Your word on a migration that was interrupted after the container was given to the target, when the target cannot be
-        asked what has become of it. V(source) lets the container go on on the source.
-      - "B(Danger): if the target does run it, there are two copies then, which write to their volumes and answer under one
-        address. Say this only when the target will never come back, or when you have seen that it does not run the
+      - Your word on a migration that was interrupted after the container was given to the target, when the target
+        cannot be asked what has become of it. V(source) lets the container go on on the source.
+      - "B(Danger): if the target does run it, there are two copies then, which write to their volumes and answer under
+        one address. Say this only when the target will never come back, or when you have seen that it does not run the
         container. It is of no effect while the target can be asked."
     type: str
     choices: [source]
@@ -205,7 +206,7 @@ extends_documentation_fragment:
   - stillpoint.criu.engine
 attributes:
   action:
-    description: Indicates this has a corresponding action plugin so some parts of the options can be executed on the controller.
+    description: Indicates this has a corresponding action plugin so it can be executed on the controller.
     support: full
   async:
     description: Supports being used with the C(async) keyword.
@@ -271,7 +272,8 @@ container:
   returned: success and not check mode
   type: dict
 id:
-  description: Identity of the migration. C(/var/lib/stillpoint/migrations/<id>-source) and C(-target) hold logs for a week.
+  description:
+    - Identity of the migration. C(/var/lib/stillpoint/migrations/<id>-source) and C(-target) hold logs for a week.
   returned: changed and not check mode
   type: str
 mode:
@@ -316,7 +318,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     module.fail_json(
-        msg="container_migrate works on two hosts, so it runs on the controller: call it as a task, by its full name."
+        msg="container_migrate works on two hosts, so it runs on the controller: call it as a task, by its full name"
     )
 
 

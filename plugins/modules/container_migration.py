@@ -19,8 +19,8 @@ options:
     description:
       - V(listed) tells what containers the host has, and which migrations were interrupted here. It also removes what
         is left of migrations that ended more than a week ago, but in check mode.
-      - V(prepared) makes the keys of this side.
-      - V(started) starts its agent, which goes on by itself.
+      - V(prepared) makes the keys of the source.
+      - V(started) starts the agent of this side, which goes on by itself. On the target it makes the keys too.
       - V(told) only tells how far it is.
       - V(settled) finishes or undoes what an agent has left that was killed.
       - V(forgotten) removes what is left of a migration that has ended.
@@ -88,7 +88,7 @@ EXAMPLES = r"""
 RETURN = r"""
 certificate:
   description: Of this side, for the other one to recognise it by.
-  returned: with O(state=prepared)
+  returned: with O(state=prepared), and with O(state=started) on the target
   type: str
 port:
   description: On which the target listens.
@@ -152,6 +152,7 @@ if TYPE_CHECKING:
 
 _ID = re.compile(r"[0-9a-f]{8,32}\Z")
 _PROBE_SECONDS = 3.0
+_FORGET_SECONDS = 10.0
 _STATES = ("listed", "prepared", "started", "told", "settled", "forgotten")
 
 
@@ -207,20 +208,26 @@ def _done(parameters: dict[str, Any], folder: str) -> dict[str, Any]:
     state, side = parameters["state"], parameters["side"]
     found: dict[str, Any] = {}
     if state == "prepared":
-        for path in (os.path.dirname(journal.FOLDER), journal.FOLDER):
-            os.makedirs(path, mode=0o700, exist_ok=True)
-        os.mkdir(folder, 0o700)
-        found["certificate"] = keys.make(folder)
+        found["certificate"] = _prepare(folder)
     elif state == "started":
         reason = _unreachable(parameters["request"]["peer"]) if parameters["probe"] else ""
         if reason:
             return {"unreachable_reason": reason}
+        if side == "target":
+            found["certificate"] = _prepare(folder)
         found.update(agent.start(side, folder, parameters["request"]))
     elif state == "settled":
         found.update(_settle(folder, side, parameters["verdict"]))
     elif os.path.isdir(folder):
-        listing.forget(folder)
+        listing.forget(folder, _FORGET_SECONDS)
     return {**listing.told(folder), **found}
+
+
+def _prepare(folder: str) -> str:
+    for path in (os.path.dirname(journal.FOLDER), journal.FOLDER):
+        os.makedirs(path, mode=0o700, exist_ok=True)
+    os.mkdir(folder, 0o700)
+    return keys.make(folder)
 
 
 def _unreachable(peer: dict[str, Any]) -> str:

@@ -129,12 +129,13 @@ class Conductor:
         ]
         if not here["containers"] and not there["containers"]:
             raise RemoteError(
-                f"There is no container {self._name} on {self.source.name}, and no {self._new_name} on {self.target.name}."
+                f"There is no container {self._name} on {self.source.name}, "
+                f"and no {self._new_name} on {self.target.name}."
             )
         if not here["containers"] and not running:
             raise RemoteError(
-                f"The container {self._new_name} is on {self.target.name} already, but does not run; on {self.source.name} there is "
-                f"no {self._name}. Start it there."
+                f"The container {self._new_name} is on {self.target.name} already, but does not run; on "
+                f"{self.source.name} there is no {self._name}. Start it on {self.target.name}."
             )
         return running[0] if running and not stays else None
 
@@ -156,10 +157,9 @@ class Conductor:
                 for remote, side in ((self.source, ours), (self.target, theirs)):
                     stack.callback(remote.module, state="forgotten", **side)
             certificate = self.source.module(state="prepared", **ours)["certificate"]
-            their_certificate = self.target.module(state="prepared", **theirs)["certificate"]
             asked_target["peer"] = {"certificate": certificate}
-            port = self.target.module(state="started", request=asked_target, **theirs)["port"]
-            self._start_source(stack, ours, asked_source, their_certificate, port)
+            there = self.target.module(state="started", request=asked_target, **theirs)
+            self._start_source(stack, ours, asked_source, there["certificate"], there["port"])
             source, target = self._follow(identity, self.source, self.target)
         return self._predicted(source, target) if check else self._outcome(identity, source, target)
 
@@ -203,33 +203,29 @@ class Conductor:
 
     def _follow(self, identity: str, source: Remote, target: Remote) -> tuple[dict[str, Any], dict[str, Any]]:
         """Watch both sides until they have ended, and help where one of them cannot; return both journals."""
-        begun = given = looked = time.monotonic()
+        given = looked = time.monotonic()
         shown = ""
         while True:
-            state, words = self._glance(identity, source)
-            if words != shown and words:
+            ours, facts = _glance(source, f"{identity}-source")
+            words = _words(ours, facts)
+            if words and words != shown:
                 self._tell(words)
                 shown = words
+            if ours.get("state") in journal.ENDED:
+                with contextlib.suppress(Unreachable):
+                    theirs, _facts = _glance(target, f"{identity}-target")
+                    if theirs.get("state") in verdict.DECIDED:
+                        return ours, theirs
             now = time.monotonic()
-            given = given if state == journal.GO else now
-            late = now - given > _PATIENCE_SECONDS
-            if state in journal.ENDED or state == "" or now - looked > _LOOK_SECONDS:
-                looked = now
+            given = given if ours.get("state") == journal.GO else now
+            if not ours or now - looked > _LOOK_SECONDS:
                 told = [self._told(remote, side, identity) for remote, side in ((source, "source"), (target, "target"))]
-                step = verdict.step(*map(Side.of, told), patient=not late)
+                step = verdict.step(*map(Side.of, told), patient=now - given < _PATIENCE_SECONDS)
                 if step == verdict.ENDED:
-                    return tuple((found or {}).get("journal") or {} for found in told)  # type: ignore[return-value]
-                self._help(step, identity, source, target, told, late=now - max(given, begun) > _STUCK_SECONDS)
+                    return ours, (told[1] or {}).get("journal") or {}
+                self._help(step, identity, source, target, told, late=now - given > _STUCK_SECONDS)
+                looked = time.monotonic()
             time.sleep(_GLANCE_SECONDS)
-
-    def _glance(self, identity: str, source: Remote) -> tuple[str, str]:
-        """Return the source's state and what the operator may read of it."""
-        folder = f"{journal.FOLDER}/{identity}-source"
-        entries, facts = (_parsed(text) for text in source.read(f"{folder}/journal.json", f"{folder}/{progress.FILE}"))
-        state = str(entries.get("state", ""))
-        words = _WORDS.get(state, state)
-        doing = progress.line(facts)
-        return state, f"{words}: {doing}" if doing and state not in journal.ENDED else words
 
     @staticmethod
     def _told(remote: Remote, side: str, identity: str) -> dict[str, Any] | None:
@@ -252,9 +248,10 @@ class Conductor:
             found = source.module(state="settled", id=identity, side="source", verdict=journal.ABORTED)
         elif step == verdict.STUCK and late:
             raise RemoteError(
-                f"{self._name} stands still on {source.name}: it was given to {target.name}, which cannot be asked now whether "
-                f"it runs there. Bring {target.name} back and run this again. Only if it never comes back, or is known not to run "
-                f"{self._new_name}, run this again with settle_as: source, which lets it go on on {source.name}."
+                f"{self._name} stands still on {source.name}: it was given to {target.name}, which cannot be asked now "
+                f"whether it runs there. Bring {target.name} back and run this again. Only if it never comes back, or "
+                f"is known not to run {self._new_name}, run this again with settle_as: source, which lets it go on on "
+                f"{source.name}."
             )
         if late and found.get("problem"):
             raise RemoteError(f"The migration of {self._name} could not be brought to its end: {found['problem']}")
@@ -262,13 +259,13 @@ class Conductor:
     # -- results -----------------------------------------------------------------------------------------------------
 
     def _predicted(self, source: dict[str, Any], target: dict[str, Any]) -> dict[str, Any]:
-        if "offered" not in source or "accepted" not in source:
+        if "checked" not in source:
             raise RemoteError(self._refusal(source, target))
         return {
             **self._places(),
             "changed": True,
             "mode": source.get("mode", self._options["mode"]),
-            "needed_bytes": source["offered"]["needed_bytes"],
+            "needed_bytes": source["needed_bytes"],
             "warnings": source.get("warnings", []),
             "actions": [f"would move {self._name} from {self.source.name} to {self.target.name}"],
         }
@@ -296,7 +293,23 @@ class Conductor:
 
     def _refusal(self, source: dict[str, Any], target: dict[str, Any]) -> str:
         reason = str(source.get("reason") or target.get("reason") or "neither side says why").strip()
-        return f"{self._name} was not moved from {self.source.name} to {self.target.name}, and goes on where it is: {reason}"
+        places = f"from {self.source.name} to {self.target.name}"
+        return f"{self._name} was not moved {places}, and goes on where it is: {reason}"
+
+
+def _glance(remote: Remote, folder: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a side's journal and its progress, empty where there is none."""
+    found = remote.read(f"{journal.FOLDER}/{folder}/journal.json", f"{journal.FOLDER}/{folder}/{progress.FILE}")
+    return _parsed(found[0]), _parsed(found[1])
+
+
+def _words(entries: dict[str, Any], facts: dict[str, Any]) -> str:
+    """Return what the operator may read of a side."""
+    state = str(entries.get("state", ""))
+    if entries.get("checked"):
+        return "looked at"
+    words, doing = _WORDS.get(state, ""), progress.line(facts)
+    return f"{words}: {doing}" if words and doing and state not in journal.ENDED else words
 
 
 def _parsed(text: str) -> dict[str, Any]:

@@ -65,10 +65,10 @@ def forget_old() -> None:
             forget(folder)
 
 
-def forget(folder: str) -> None:
-    """Remove a side's folder if nothing is left to do there."""
-    log = journal.Journal(folder)
-    with contextlib.suppress(settle.Busy), settle.held(folder):
+def forget(folder: str, patience: float = 0.0) -> None:
+    """Remove a side's folder if nothing is left to do there, after waiting for its agent's end so many seconds."""
+    with contextlib.suppress(settle.Busy), settle.held(folder, patience):
+        log = journal.Journal(folder)
         if not log.entries or log.state in (journal.RUNNING, *journal.ENDED):
             settle.clear(folder)
             if not os.path.ismount(os.path.join(folder, settle.MEMORY)):

@@ -114,11 +114,12 @@ class Source:
         self.control = control = self._connect("control")
         needed = made.facts.needed_bytes
         control.send({"type": "offer", "record": record, "config": target.config, "needed_bytes": needed})
-        self.log.move(journal.PREPARING, offered={"needed_bytes": needed})
         with progress.shown(self.folder, "the target looks whether it can take it"):
             answer = self._answer(control, "accepted", _ANSWER_SECONDS)
-        self.log.move(journal.PREPARING, accepted=True, warnings=[*made.warnings, *answer.get("warnings", [])])
+        warnings = [*made.warnings, *answer.get("warnings", [])]
+        self.log.move(journal.PREPARING, needed_bytes=needed, warnings=warnings)
         if self.asked["check"]:
+            self.log.entries["checked"] = True
             raise NotMoved("Nothing more than this was asked.")
         pages = self._connect("pages")
         ours, criu_end = socket.socketpair()

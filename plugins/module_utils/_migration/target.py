@@ -39,6 +39,10 @@ class Failed(Exception):
     """The container cannot arrive; the message says why."""
 
 
+class Withdrawn(Failed):
+    """The source has given up, and says so itself."""
+
+
 class Target:
     """One container that arrives.
 
@@ -70,6 +74,9 @@ class Target:
             self._receive(control)
         except (CheckpointError, EngineError, Failed, channel.ChannelError, OSError) as e:
             reason = self._give_up(str(e))
+            if isinstance(e, Withdrawn):
+                control.close()
+                return
             try:
                 control.send({"type": self.log.state, "reason": reason})
                 control.receive(self.asked["link_timeout"])
@@ -139,6 +146,8 @@ class Target:
 
     def _expect(self, control: channel.Connection, wanted: str, timeout: float | None) -> dict[str, Any]:
         message = control.receive(timeout)
+        if message.get("type") == journal.ABORTED:
+            raise Withdrawn("The source has given up.")
         if message.get("type") != wanted:
             raise Failed(str(message.get("reason") or "The source has given up."))
         return message
