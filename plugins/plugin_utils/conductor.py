@@ -261,13 +261,14 @@ class Conductor:
     def _predicted(self, source: dict[str, Any], target: dict[str, Any]) -> dict[str, Any]:
         if "checked" not in source:
             raise RemoteError(self._refusal(source, target))
+        image = f", with its image, which {self.target.name} lacks" if source.get("image_sent") else ""
         return {
             **self._places(),
             "changed": True,
             "mode": source.get("mode", self._options["mode"]),
             "needed_bytes": source["needed_bytes"],
             "warnings": source.get("warnings", []),
-            "actions": [f"would move {self._name} from {self.source.name} to {self.target.name}"],
+            "actions": [f"would move {self._name} from {self.source.name} to {self.target.name}{image}"],
         }
 
     def _outcome(self, identity: str, source: dict[str, Any], target: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import store
+from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -122,7 +123,16 @@ class Storage:
 class Common:
     """What most engines have in common."""
 
+    NAME = ""
     UNSEEN = ""
+
+    def save_image(self, image: dict[str, Any], *, named: bool) -> list[str]:
+        """Return the command that writes an image, in a form that the others read, to its output."""
+        raise EngineError(f"{self.NAME} cannot hand images over; bring {image['name']} to the target first.")
+
+    def load_image(self) -> list[str]:
+        """Return the command that reads an image from its input."""
+        raise EngineError(f"{self.NAME} cannot take images over; bring the container's image to this host first.")
 
     def plugs_in_late(self, _plan: Any) -> bool:
         """Tell whether a container of that plan gets its network only when its runtime has created it, or none."""
@@ -168,6 +178,12 @@ if TYPE_CHECKING:
 
         def remove(self, container: str, plan: Any) -> None:
             """Remove a half-made container and what came with it."""
+
+        def save_image(self, image: dict[str, Any], *, named: bool) -> list[str]:
+            """Return the command that writes an image, with its name or without, for any other engine to its output."""
+
+        def load_image(self) -> list[str]:
+            """Return the command that reads an image from its input."""
 
         def plugs_in_late(self, plan: Any) -> bool:
             """Tell whether a container of that plan gets its network only when its runtime has created it, or none."""

@@ -220,6 +220,17 @@ class Containerd(Common):
             "stdio": {name: task[name] for name in ("stdin", "stdout", "stderr")},
         }
 
+    def save_image(self, image: dict[str, Any], *, named: bool) -> list[str]:
+        """Return the command that writes an image to its output."""
+        return [*self._ctr(), "images", "export", "-", image["name"]]
+
+    def load_image(self) -> list[str]:
+        """Return the command that reads an image from its input."""
+        return [*self._ctr(), "images", "import", "-"]
+
+    def _ctr(self) -> list[str]:
+        return ["ctr", "--address", self._address, "--namespace", self.namespace]
+
     def end(self, container_id: str) -> None:
         """End a container at once and for good; its task stays, stopped, as that of every container that was killed.
 

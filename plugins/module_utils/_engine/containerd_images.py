@@ -10,7 +10,7 @@ import json
 import os
 from dataclasses import dataclass
 
-from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
+from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import ImageMissing
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.grpc_api import CallError
 
 TYPE_CHECKING = False
@@ -103,15 +103,17 @@ def choose(client: Client, image: dict[str, Any], policy: str, namespace: str) -
     if other is not None:
         return other
     if here is None:
-        raise EngineError(
+        raise ImageMissing(
             f"The image {name} ({image['id'][:19]}) is not in containerd's namespace {namespace} on this host. Bring "
             f"it here first (ctr -n {namespace} images pull {name}, or save it on the source and "
-            f"ctr -n {namespace} images import here), then run this again."
+            f"ctr -n {namespace} images import here), then run this again.",
+            named=False,
         )
-    raise EngineError(
+    raise ImageMissing(
         f"The image {name} in containerd's namespace {namespace} is {here.id[:19]}, the checkpoint was taken from "
         f"{image['id'][:19]}. Its files may not fit the saved memory. Bring the same image here, or set image_policy "
-        "to name to use this one."
+        "to name to use this one.",
+        named=True,
     )
 
 

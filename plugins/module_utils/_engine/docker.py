@@ -222,6 +222,20 @@ class Docker(Common):
             return ""  # asking the daemon takes as long as a small dump
         return unreachable(runtime, self.runtime_path(runtime) or "")
 
+    def save_image(self, image: dict[str, Any], *, named: bool) -> list[str]:
+        """Return the command that writes an image, with its name or without, to its output."""
+        return [
+            "docker",
+            "--host",
+            self.host,
+            "save",
+            image["name"] if named and image["name"] in image["tags"] else image["id"],
+        ]
+
+    def load_image(self) -> list[str]:
+        """Return the command that reads an image from its input."""
+        return ["docker", "--host", self.host, "load", "--quiet"]
+
     def plugs_in_late(self, plan: docker_create.Plan) -> bool:
         """Tell whether a container of that plan gets its network only when its runtime has created it, or none."""
         return (

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine import docker_portable, ports
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base import RUNTIMES, Created, Storage
-from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
+from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError, ImageMissing
 from ansible_collections.stillpoint.criu.plugins.module_utils._oci.layers import Layers
 
 TYPE_CHECKING = False
@@ -217,14 +217,16 @@ def _image(docker: Docker, image: dict[str, Any], policy: str) -> str:
         if policy == "exact" and _inspect_image(docker, reference) is not None:
             return str(reference)
     if here is None:
-        raise EngineError(
+        raise ImageMissing(
             f"The image {name} ({image['id'][:19]}) is not on this host. Bring it here first "
-            f"(docker pull {name}, or docker save on the source and docker load here), then run this again."
+            f"(docker pull {name}, or docker save on the source and docker load here), then run this again.",
+            named=False,
         )
-    raise EngineError(
+    raise ImageMissing(
         f"The image {name} on this host is {here['Id'][:19]}, the checkpoint was taken from {image['id'][:19]}. "
         "Its files may not fit the saved memory. Bring the same image here, or set image_policy to name to use this "
-        "one."
+        "one.",
+        named=True,
     )
 
 

@@ -16,3 +16,11 @@ class EngineMissing(EngineError):
     def __init__(self, message: str, *, library: str) -> None:
         super().__init__(message)
         self.library = library
+
+
+class ImageMissing(EngineError):
+    """The image of a saved container is not on this host; ``named`` tells whether another one has its name here."""
+
+    def __init__(self, message: str, *, named: bool) -> None:
+        super().__init__(message)
+        self.named = named

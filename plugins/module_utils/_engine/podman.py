@@ -210,6 +210,14 @@ class Podman(Common):
             },
         }
 
+    def save_image(self, image: dict[str, Any], *, named: bool) -> list[str]:
+        """Return the command that writes an image, with its name or without, to its output."""
+        return [self.executable, "save", "--quiet", "--format=docker-archive", image["name"] if named else image["id"]]
+
+    def load_image(self) -> list[str]:
+        """Return the command that reads an image from its input."""
+        return [self.executable, "load", "--quiet"]
+
     def discard(self, container: str) -> None:
         """Remove a container that does not run; its volumes stay."""
         self.call(f"remove the container {container[:12]}", "rm", "--ignore", container)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine import podman_arguments, podman_network, ports
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base import RUNTIMES, Created, Storage
-from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
+from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError, ImageMissing
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.podman_portable import image_id
 from ansible_collections.stillpoint.criu.plugins.module_utils._oci.layers import Layers
 
@@ -226,14 +226,16 @@ def _image(podman: Podman, saved: Saved, policy: str) -> str:
             if reference and podman.inspect(reference, "image") is not None:
                 return reference
     if here is None:
-        raise EngineError(
+        raise ImageMissing(
             f"The image {name} ({wanted[:19]}) is not on this host. Bring it here first "
-            f"(podman pull {name}, or podman save on the source and podman load here), then run this again."
+            f"(podman pull {name}, or podman save on the source and podman load here), then run this again.",
+            named=False,
         )
-    raise EngineError(
+    raise ImageMissing(
         f"The image {name} on this host is {image_id(here['Id'])[:19]}, the checkpoint was taken from {wanted[:19]}. "
         "Its files may not fit the saved memory. Bring the same image here, or set image_policy to name to use this "
-        "one."
+        "one.",
+        named=True,
     )
 
 

@@ -61,7 +61,7 @@ class Connection:
         self._busy = threading.Lock()
 
     def send(self, message: dict[str, Any]) -> None:
-        """Send a message. The other side should be receiving: one of some size that it leaves waiting for the seconds of
+        """Send a message. The other side should be receiving: a large one that it leaves waiting for the seconds of
         ``link_timeout`` ends the connection.
 
         Raises:

@@ -20,6 +20,7 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors imp
 from ansible_collections.stillpoint.criu.plugins.module_utils._migration import (
     channel,
     journal,
+    memory,
     progress,
     settle,
     streams,
@@ -32,7 +33,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.target import Target
+    from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base import Engine
 
 CHECKPOINT = "moving"
 VERDICT = "verdict"  # a file in which somebody else tells what the target has reached
@@ -91,13 +92,13 @@ class Source:
             container={"id": target.container_id, "name": target.name},
             stillness=asdict(still),
         )
-        memory = os.path.join(self.folder, settle.MEMORY)
-        os.mkdir(memory, 0o700)
-        kernel.mount_tmpfs(memory, mode=0o700)
-        partial = store.begin(memory, target.name, CHECKPOINT)
+        place = os.path.join(self.folder, settle.MEMORY)
+        os.mkdir(place, 0o700)
+        kernel.mount_tmpfs(place, mode=0o700)
+        partial = store.begin(place, target.name, CHECKPOINT)
         try:
             made = draft.Draft(target, options, facts, partial)
-            self._hand_over(made, still, target)
+            self._hand_over(engine, made, still)
         finally:
             partial.close()
 
@@ -107,22 +108,30 @@ class Source:
             peer["host"], peer["port"], self.folder, peer["certificate"], purpose, self.asked["link_timeout"]
         )
 
-    def _hand_over(self, made: draft.Draft, still: Stillness, target: Target) -> None:
+    def _hand_over(self, engine: Engine, made: draft.Draft, still: Stillness) -> None:
         made.write_descriptions()
         record = made.record(made.partial.path, sums=False)
         record["established_tcp"] = True
         self.control = control = self._connect("control")
         needed = made.facts.needed_bytes
-        control.send({"type": "offer", "record": record, "config": target.config, "needed_bytes": needed})
+        control.send({"type": "offer", "record": record, "config": made.target.config, "needed_bytes": needed})
         with progress.shown(self.folder, "the target looks whether it can take it"):
-            answer = self._answer(control, "accepted", _ANSWER_SECONDS)
+            answer = control.receive(_ANSWER_SECONDS)
+        wants_image = answer["type"] == "image"
+        if wants_image and not self.asked["check"]:
+            command = engine.save_image(made.target.record["image"], named=answer["named"])
+            control.send({"type": "image"})
+            with progress.shown(self.folder, "sending its image"):
+                streams.send_stream(control, command)
+            answer = control.receive(_ANSWER_SECONDS)
+        self._check(answer, "image" if wants_image and self.asked["check"] else "accepted")
         warnings = [*made.warnings, *answer.get("warnings", [])]
-        self.log.move(journal.PREPARING, needed_bytes=needed, warnings=warnings)
+        self.log.move(journal.PREPARING, needed_bytes=needed, image_sent=wants_image, warnings=warnings)
         if self.asked["check"]:
             self.log.entries["checked"] = True
             raise NotMoved("Nothing more than this was asked.")
         pages = self._connect("pages")
-        ours, criu_end = socket.socketpair()
+        ours, criu_end = memory.pair()
         control.send({"type": "arm"})
         self._answer(control, "armed", _ANSWER_SECONDS)
         self.log.move(journal.ARMED)
@@ -147,7 +156,10 @@ class Source:
 
     @staticmethod
     def _answer(control: channel.Connection, wanted: str, timeout: float) -> dict[str, Any]:
-        answer = control.receive(timeout)
+        return Source._check(control.receive(timeout), wanted)
+
+    @staticmethod
+    def _check(answer: dict[str, Any], wanted: str) -> dict[str, Any]:
         if answer["type"] != wanted:
             raise NotMoved(str(answer.get("reason", "The target has given up.")))
         return answer

@@ -17,8 +17,14 @@ import time
 
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import manifest, store
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError
-from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
-from ansible_collections.stillpoint.criu.plugins.module_utils._migration import channel, journal, settle, streams
+from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError, ImageMissing
+from ansible_collections.stillpoint.criu.plugins.module_utils._migration import (
+    channel,
+    journal,
+    memory,
+    settle,
+    streams,
+)
 from ansible_collections.stillpoint.criu.plugins.module_utils._migration.arrival import Arrival
 from ansible_collections.stillpoint.criu.plugins.module_utils._oci import announce, kernel
 from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import gate
@@ -103,7 +109,13 @@ class Target:
         name = self._record["container"]["name"]
         asked = {**self.asked, "engine": self.asked["engine"] or engines.available(self._record["engine"], self.asked)}
         self._arrival = arrival = Arrival(asked, path, name, CHECKPOINT, gate_path)
-        arrival.prepare()
+        try:
+            arrival.prepare()
+        except ImageMissing as e:
+            control.send({"type": "image", "named": not e.named})
+            self._expect(control, "image", self.asked["wait_for_source"])
+            streams.receive_stream(control, arrival.engine.load_image())
+            arrival.prepare()
         control.send({"type": "accepted", "warnings": arrival.warnings})
         pages = self._accept("pages", self.asked["wait_for_source"])
         self._expect(control, "arm", None)
@@ -129,16 +141,16 @@ class Target:
 
     def _lay_out(self, offer: dict[str, Any]) -> str:
         """Make the place in memory for what arrives, with its description; return the folder of checkpoints."""
-        memory = os.path.join(self.folder, settle.MEMORY)
-        os.mkdir(memory, 0o700)
-        kernel.mount_tmpfs(memory, int(offer["needed_bytes"] * _SPARE) + _SPARE_BYTES, 0o700)
-        folder = os.path.join(memory, store.check_name(offer["record"]["container"]["name"], "container"), CHECKPOINT)
+        place = os.path.join(self.folder, settle.MEMORY)
+        os.mkdir(place, 0o700)
+        kernel.mount_tmpfs(place, int(offer["needed_bytes"] * _SPARE) + _SPARE_BYTES, 0o700)
+        folder = os.path.join(place, store.check_name(offer["record"]["container"]["name"], "container"), CHECKPOINT)
         for part in (store.IMAGES, store.VOLUMES):
             os.makedirs(os.path.join(folder, part), 0o700)
         self._describe(folder, offer["record"])
         with open(os.path.join(folder, manifest.SPEC), "w", encoding="utf-8") as f:
             json.dump(offer["config"], f)
-        return memory
+        return place
 
     @staticmethod
     def _describe(folder: str, record: dict[str, Any]) -> None:
@@ -204,7 +216,7 @@ class Target:
 
     def _serve_pages(self, pages: channel.Connection, images: str) -> subprocess.Popen[bytes]:
         """Have CRIU's page server take the memory into the images."""
-        ours, theirs = socket.socketpair()
+        ours, theirs = memory.pair()
         log = os.path.join(os.path.dirname(images), "page-server.log")
         # Not run_command: agents have no AnsibleModule.  pylint: disable-next=ansible-bad-function
         server = subprocess.Popen(
