@@ -222,7 +222,8 @@ class Conductor:
                 told = [self._told(remote, side, identity) for remote, side in ((source, "source"), (target, "target"))]
                 step = verdict.step(*map(Side.of, told), patient=now - given < _PATIENCE_SECONDS)
                 if step == verdict.ENDED:
-                    return ours, (told[1] or {}).get("journal") or {}
+                    ours, theirs = ((found or {}).get("journal") or {} for found in told)
+                    return ours, theirs
                 self._help(step, identity, source, target, told, late=now - given > _STUCK_SECONDS)
                 looked = time.monotonic()
             time.sleep(_GLANCE_SECONDS)
