@@ -311,7 +311,7 @@ def _words(entries: dict[str, Any], facts: dict[str, Any]) -> str:
     if entries.get("checked"):
         return "looked at"
     words, doing = _WORDS.get(state, ""), progress.line(facts)
-    return f"{words}: {doing}" if words and doing and state not in journal.ENDED else words
+    return f"{words}: {doing}" if words and doing and state in journal.BEFORE_GO else words
 
 
 def _parsed(text: str) -> dict[str, Any]:
