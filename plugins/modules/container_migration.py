@@ -53,7 +53,7 @@ options:
     type: bool
     default: false
   verdict:
-    description: What the target has reached, for O(state=settled) on the source.
+    description: What the other side has reached, for O(state=settled).
     type: str
     default: ""
 attributes:
@@ -142,7 +142,6 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._migration import 
     keys,
     listing,
     settle,
-    source,
 )
 from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import arguments, engines  # noqa: E402
 
@@ -242,8 +241,7 @@ def _settle(folder: str, side: str, verdict: str) -> dict[str, str]:
     if not os.path.isdir(folder):
         return {}
     if verdict:
-        with open(os.path.join(folder, source.VERDICT), "w", encoding="ascii") as f:
-            f.write(verdict)
+        settle.tell(folder, verdict)
     try:
         with settle.held(folder):
             reached = settle.attempt(folder, side, verdict)

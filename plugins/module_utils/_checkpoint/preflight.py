@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 # Images are a little larger than the memory; below this the disk is nearly full in any case.
 _SPARE_BYTES = 32 << 20
+_CAP_SYS_RESOURCE = 24
 
 
 @dataclass
@@ -310,6 +311,24 @@ def check_space(path: str, needed: int) -> None:
         raise Refused(
             f"The checkpoint may need {(needed + _SPARE_BYTES) >> 20} MiB, but only {(free + _SPARE_BYTES) >> 20} MiB "
             f"are free in {path}. Remove old checkpoints or give a path with more room."
+        )
+
+
+def check_page_pipes(name: str, memory_bytes: int) -> None:
+    """Make sure that CRIU can hold memory that is fetched later: in pipes, which the kernel grants root alone.
+
+    Raises:
+        Refused: root lacks the capability for it here.
+    """
+    with open("/proc/self/status", encoding="ascii") as f:
+        capabilities = next(int(line.split()[1], 16) for line in f if line.startswith("CapEff:"))
+    with open("/proc/sys/fs/pipe-user-pages-soft", encoding="ascii") as f:
+        granted = int(f.read()) * os.sysconf("SC_PAGE_SIZE")
+    if not capabilities >> _CAP_SYS_RESOURCE & 1 and 0 < granted < memory_bytes:
+        raise Refused(
+            f"The container {name} has {memory_bytes >> 20} MiB, and root lacks CAP_SYS_RESOURCE on this host, so CRIU "
+            f"can keep no more than {granted >> 20} MiB ready to be fetched (fs.pipe-user-pages-soft). Use another "
+            "mode than post_copy."
         )
 
 

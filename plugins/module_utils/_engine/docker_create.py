@@ -204,7 +204,11 @@ def remove(docker: Docker, container: str, wanted: Plan) -> None:
             force=True,
         )
     for name in wanted.new_volumes:
-        docker.call(f"remove the volume {name}", docker.api.remove_volume, name)
+        try:
+            docker.call(f"remove the volume {name}", docker.api.remove_volume, name)
+        except EngineError as e:
+            if not docker.is_not_found(e):
+                raise
 
 
 def _image(docker: Docker, image: dict[str, Any], policy: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import traceback
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ _DONE = b"."
 @contextlib.contextmanager
 def guarded(take_over: Callable[[], None]) -> Iterator[None]:
     """Have ``take_over`` called in a child of this process if this process ends before it has left the block.
+
+    It also takes over from an exception, which therefore has to end this process, all its connections with it.
 
     To be entered before there are threads and before descriptors are open whose closing others wait for.
 
@@ -34,12 +37,13 @@ def guarded(take_over: Callable[[], None]) -> Iterator[None]:
             os.close(writer)
             if not os.read(reader, 1):
                 take_over()
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(0)
     os.close(reader)
-    try:
-        yield
-    finally:
+    yield  # an exception ends this process, and the guard takes over
+    with contextlib.suppress(BrokenPipeError):  # somebody has ended it
         os.write(writer, _DONE)
-        os.close(writer)
-        os.waitpid(child, 0)
+    os.close(writer)
+    os.waitpid(child, 0)

@@ -48,13 +48,22 @@ class Journal:
         except FileNotFoundError:
             pass
 
+    def reached(self, state: str) -> bool:
+        """Tell whether it has ever been in a state."""
+        return state in self.entries.get("times", {})
+
     @property
     def state(self) -> str:
         """The state reached."""
         return str(self.entries.get("state", PREPARING))
 
     def move(self, state: str, **facts: Any) -> None:
-        """Enter a state; it and the facts are on disk when this returns."""
+        """Enter a state; it and the facts are on disk when this returns.
+
+        Raises:
+            OSError: they could not be written.
+        """
         times = {**self.entries.get("times", {}), state: time.time()}
-        self.entries = {**self.entries, **facts, "state": state, "times": times}
-        manifest.write_json(self._path, self.entries)
+        entries = {**self.entries, **facts, "state": state, "times": times}
+        manifest.write_json(self._path, entries)
+        self.entries = entries  # not before: what is on disk counts

@@ -13,8 +13,10 @@ import contextlib
 import fcntl
 import json
 import os
+import pickle
 import shutil
 import time
+import traceback
 
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
@@ -22,8 +24,8 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._migration import 
 from ansible_collections.stillpoint.criu.plugins.module_utils._migration.stillness import Stillness
 from ansible_collections.stillpoint.criu.plugins.module_utils._oci import announce, kernel, process
 from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import create as runtime
+from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import places, volumes
 from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import ticket as tickets
-from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import volumes
 from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import engines
 
 TYPE_CHECKING = False
@@ -35,7 +37,12 @@ if TYPE_CHECKING:
 
 MEMORY = "memory"  # where a file system in memory holds what is being moved
 REQUEST = "request.json"
-_STEP_SECONDS = 0.02
+_PLAN = "plan.pickle"
+_VERDICT = "verdict"
+_MAKING_SECONDS = 3.0
+_RESTORE_SECONDS = 60.0
+_STARTING_SECONDS = 3.0
+_STEP_SECONDS = 0.05
 _LOGS = ("dump.log", "restore.log", "page-server.log", "lazy-pages.log")
 
 
@@ -81,6 +88,29 @@ def read_json(path: str) -> dict[str, Any]:
         return found
 
 
+def tell(folder: str, verdict: str) -> None:
+    """Leave word of the other side's state for whoever works on this one."""
+    path = os.path.join(folder, _VERDICT)
+    with open(path + ".tmp", "w", encoding="ascii") as f:
+        f.write(verdict)
+    os.rename(path + ".tmp", path)
+
+
+def told(folder: str) -> str:
+    """Return what :func:`tell` has left, or ""."""
+    try:
+        with open(os.path.join(folder, _VERDICT), encoding="ascii") as f:
+            return f.read()
+    except FileNotFoundError:
+        return ""
+
+
+def keep_plan(folder: str, plan: Any) -> None:
+    """Keep how the target makes the container: its engine needs that to remove everything again."""
+    with open(os.open(os.path.join(folder, _PLAN), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as f:
+        pickle.dump(plan, f)
+
+
 def source(folder: str, verdict: str = "") -> str:
     """Settle the source.
 
@@ -105,7 +135,10 @@ def source(folder: str, verdict: str = "") -> str:
         still = stillness(log)
         if still is not None:
             still.end(lambda: engine.end(container))
-        if asked["remove_source"] and engine.summary(container) is not None:
+        found = engine.summary(container)
+        if found is not None and process.alive(found["pid"]) and not (still is not None and still.here()):
+            engine.end(container)  # its engine has started it anew, as after a restart of its own
+        if asked["remove_source"] and found is not None:
             engine.discard(container)
         log.move(journal.DONE)
     if log.state in journal.ENDED:
@@ -120,11 +153,11 @@ def _interrupted(folder: str, verdict: str) -> str:
 
 
 def _resume(log: journal.Journal) -> None:
-    if log.state in (journal.PREPARING, journal.ARMED):
-        return  # nobody has touched it
     still = stillness(log)
-    if still is not None:
-        still.resume()
+    if still is not None and not log.entries.get("checked"):  # then nothing was done but to ask
+        if log.reached(journal.FROZEN):
+            still.resume()
+        still.announce()
 
 
 def stillness(log: journal.Journal) -> Stillness | None:
@@ -133,53 +166,102 @@ def stillness(log: journal.Journal) -> Stillness | None:
     return Stillness(**kept) if kept else None
 
 
-def target(folder: str) -> str:
+def target(folder: str, verdict: str = "") -> str:
     """Settle the target, which decides by itself from ``go`` on.
 
+    Args:
+        folder: of the migration on this host.
+        verdict: the source's state, if it is known.
     Returns:
         The state reached: running, done or aborted.
     Raises:
         CheckpointError, EngineError: it could not be settled; try again.
     """
     log = journal.Journal(folder)
-    name: str = log.entries.get("new_name", "")
     if log.state not in (journal.RUNNING, *journal.ENDED):
-        engine = engines.connect(log.entries["engine"], request(folder)) if name else None
-        if engine is not None and log.state == journal.GO and runs(engine, name):
-            log.move(journal.RUNNING)
+        engine = engines.connect(log.entries["engine"], request(folder)) if "new_name" in log.entries else None
+        container = _container(engine, log) if engine is not None else ""
+        if engine is not None and container and log.state == journal.GO and _came_to_run(engine, container):
+            log.move(journal.RUNNING, created=container)
         else:
-            if engine is not None:
-                _remove(engine, log.entries.get("created", ""), name)
-            log.move(
-                journal.ABORTED,
-                reason=log.entries.get("reason")
-                or f"the process that moved it was killed on the target; its log: {os.path.join(folder, 'agent.log')}",
-            )
-    if log.state in (journal.RUNNING, *journal.ENDED):
-        clear(folder)
-    return log.state
+            if engine is not None and container:
+                _remove(folder, engine, container)
+            _note_end(folder, log)
+    if log.state == journal.RUNNING:
+        _forget(log.entries["created"], restored=True)
+        if verdict in journal.ENDED:
+            log.move(journal.DONE)
+    clear(folder)
+    return decision(log)
 
 
-def runs(engine: Engine, name: str) -> bool:
-    """Tell whether the moved container runs, and make it known to the network if so."""
-    found = engine.summary(name)
-    if found is None or found["status"] != "running" or not process.alive(found["pid"]):
-        return False
-    announce.announce(found["pid"])
-    return True
+def decision(log: journal.Journal) -> str:
+    """Return what the journal of a target that was settled tells: running, done or aborted."""
+    return journal.ABORTED if log.state in journal.BEFORE_GO else log.state
 
 
-def _remove(engine: Engine, container: str, name: str) -> None:
-    """Remove a half-made container; what its volumes held before comes back."""
-    found = engine.summary(container or name)
-    if found is None:
-        return
-    container = found["id"]
+def _note_end(folder: str, log: journal.Journal) -> None:
+    reason = f"the process that moved it was killed on the target; its log: {os.path.join(folder, 'agent.log')}"
+    try:
+        log.move(journal.ABORTED, reason=log.entries.get("reason") or reason)
+    except OSError:
+        if log.state not in journal.BEFORE_GO:
+            raise
+        # A full disk. Nothing has run, and whoever reads this journal comes to the same end.
+
+
+def _container(engine: Engine, log: journal.Journal) -> str:
+    """Return the id of the container that was made for a migration, "" when none was."""
+    if "created" in log.entries:
+        return str(log.entries["created"])
+    # Killed while its engine was making it, which it may still be doing.
+    deadline = time.monotonic() + _MAKING_SECONDS
+    while time.monotonic() < deadline:
+        found = engine.summary(log.entries["new_name"])
+        if found is not None:
+            # One that runs is somebody else's: nobody has started ours.
+            return "" if process.alive(found["pid"]) else str(found["id"])
+        time.sleep(_STEP_SECONDS)
+    return ""
+
+
+def _came_to_run(engine: Engine, container: str) -> bool:
+    """Wait for the end of a restore that may be under way; tell whether the container runs.
+
+    If so, it is made known to the network.
+    """
+    deadline = time.monotonic() + _RESTORE_SECONDS
+    while _is_bound(places.control(container)) and time.monotonic() < deadline:
+        time.sleep(_STEP_SECONDS)
+    deadline = time.monotonic() + _STARTING_SECONDS
+    while True:
+        found = engine.summary(container)
+        if found is not None and found["status"] == "running" and process.alive(found["pid"]):
+            with contextlib.suppress(OSError):
+                announce.announce(found["pid"])
+            return True
+        if found is None or time.monotonic() > deadline:
+            return False
+        time.sleep(_STEP_SECONDS)
+
+
+def _is_bound(path: str) -> bool:
+    """Tell whether a process listens on a socket, which its file alone does not tell."""
+    with open("/proc/net/unix", encoding="utf-8", errors="replace") as f:
+        return any(line.rstrip("\n").endswith(f" {path}") for line in f)
+
+
+def _remove(folder: str, engine: Engine, container: str) -> None:
+    """Remove a half-made container and what came with it; what its volumes held before comes back."""
+    with open(os.path.join(folder, _PLAN), "rb") as f:
+        plan = pickle.load(f)  # noqa: S301  it was written by root to a folder of root's
+    engine.remove(container, plan)
+    _forget(container, restored=False)
+
+
+def _forget(container: str, *, restored: bool) -> None:
+    volumes.settle(container, restored=restored)
     tickets.remove(container)
-    if found["status"] in ("running", "restarting", "paused"):
-        engine.end(container)
-    engine.discard(container)
-    volumes.settle(container, restored=False)
     runtime.forget(container)
 
 
@@ -202,6 +284,8 @@ def clear(folder: str) -> None:
 def attempt(folder: str, side: str, verdict: str = "") -> str:
     """Settle a side; return the state reached, or that and why it went no further."""
     try:
-        return source(folder, verdict) if side == "source" else target(folder)
-    except (CheckpointError, EngineError, OSError) as e:
+        return source(folder, verdict) if side == "source" else target(folder, verdict)
+    except Exception as e:  # whatever it is, it must be tried again
+        if not isinstance(e, (CheckpointError, EngineError, OSError)):
+            traceback.print_exc()
         return f"{journal.Journal(folder).state}: {e}"

@@ -8,10 +8,11 @@ See docs/migration.md for the protocol.
 
 from __future__ import annotations
 
+import contextlib
 import os
-import socket
 import threading
 import time
+import traceback
 from dataclasses import asdict
 
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import draft, handover, preflight, store
@@ -24,20 +25,25 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._migration import 
     progress,
     settle,
     streams,
+    transfer,
 )
+from ansible_collections.stillpoint.criu.plugins.module_utils._migration.limit import Limit
 from ansible_collections.stillpoint.criu.plugins.module_utils._migration.stillness import Stillness
 from ansible_collections.stillpoint.criu.plugins.module_utils._oci import cgroup, kernel, process
 from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import engines, save
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
+    from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.target import Volume
     from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base import Engine
 
 CHECKPOINT = "moving"
-VERDICT = "verdict"  # a file in which somebody else tells what the target has reached
 _ASK_SECONDS = 1.0
+_PASSES = 2  # over volumes while the container runs: the second one is short, so the one while it stands still is
+_ROLL_BACK_SECONDS = 5.0
 _ANSWER_SECONDS = 3600.0  # for steps that copy images or volumes while the container runs
 
 
@@ -57,19 +63,47 @@ class Source:
         self.asked = settle.request(folder)
         self.log = journal.Journal(folder)
         self.control: channel.Connection | None = None
+        self._relay: memory.Relay | None = None
+        self._giver: threading.Thread | None = None
+        self._refusal: Exception | None = None
+        self._timings: dict[str, float] = {}
+        self._sent = 0  # bytes of files, while it stood still
+        self._limit = Limit(self.asked["rate_limit"]) if self.asked["rate_limit"] else None
+        self._connections: list[channel.Connection] = []
+        self._over = threading.Event()  # whatever can be waited for while it stands still
+        self._overdue = ""  # why it was given up
 
     def run(self) -> None:
         """Move it; whatever happens, the journal tells at the end."""
+        threading.Thread(target=self._keep_time, name="time", daemon=True).start()
         try:
             self._move()
-        except (CheckpointError, EngineError, NotMoved, channel.ChannelError, OSError) as e:
+        except Exception as e:  # whatever it is, the container must not be left as it stands
+            if not isinstance(e, (CheckpointError, EngineError, NotMoved, channel.ChannelError, OSError)):
+                traceback.print_exc()
+            # Once it was given away, CRIU and what else is here may fail as it likes.
             if self.log.state in journal.BEFORE_GO:
-                self.log.move(self.log.state, reason=str(e))
-                settle.source(self.folder)
-                self._tell()
-                return
-            # Given away: CRIU and what else is here may fail as it likes.
+                with contextlib.suppress(OSError):
+                    self.log.move(self.log.state, reason=self._overdue or str(e))
+        finally:
+            self._over.set()
         self.conclude()
+
+    def _keep_time(self) -> None:
+        """Let the container not stand still for longer than it may: what it waits for ends then."""
+        limit: float = self.asked["freeze_timeout"]
+        while not self.log.reached(journal.FROZEN):
+            if self._over.wait(_ASK_SECONDS):
+                return
+        if self._over.wait(limit) or self.log.state not in journal.BEFORE_GO:
+            return
+        self._overdue = f"It was not restored on the target within {limit:.0f} s (freeze_timeout) after it was frozen."
+        for connection in self._connections:
+            connection.abort()
+        if not self._over.wait(_ROLL_BACK_SECONDS) and self.log.state in journal.BEFORE_GO:
+            still = settle.stillness(self.log)
+            if still is not None:
+                still.let_go()
 
     # -- before the freeze -----------------------------------------------------------------------------------------
 
@@ -85,6 +119,8 @@ class Source:
                 f"{target.name} has no control group of its own, so it cannot be held still while it is moved."
             )
         network = facts.own_network and "network" not in target.shared
+        if self.asked["mode"] == memory.POST_COPY:
+            preflight.check_page_pipes(target.name, facts.needed_bytes)
         still = Stillness(target.pid, process.start_time(target.pid), group, network)
         self.log.move(
             journal.PREPARING,
@@ -104,9 +140,11 @@ class Source:
 
     def _connect(self, purpose: str) -> channel.Connection:
         peer = self.asked["peer"]
-        return channel.connect(
+        connection = channel.connect(
             peer["host"], peer["port"], self.folder, peer["certificate"], purpose, self.asked["link_timeout"]
         )
+        self._connections.append(connection)
+        return connection
 
     def _hand_over(self, engine: Engine, made: draft.Draft, still: Stillness) -> None:
         made.write_descriptions()
@@ -114,45 +152,69 @@ class Source:
         record["established_tcp"] = True
         self.control = control = self._connect("control")
         needed = made.facts.needed_bytes
-        control.send({"type": "offer", "record": record, "config": made.target.config, "needed_bytes": needed})
+        offer = {"record": record, "config": made.target.config, "needed_bytes": needed, "mode": self.asked["mode"]}
+        control.send({"type": "offer", **offer})
         with progress.shown(self.folder, "the target looks whether it can take it"):
             answer = control.receive(_ANSWER_SECONDS)
-        wants_image = answer["type"] == "image"
-        if wants_image and not self.asked["check"]:
+        if answer["type"] == "image":
+            self._check_only(needed_bytes=needed, image_sent=True, warnings=made.warnings)
             command = engine.save_image(made.target.record["image"], named=answer["named"])
             control.send({"type": "image"})
             with progress.shown(self.folder, "sending its image"):
-                streams.send_stream(control, command)
+                streams.send_stream(control, command, limit=self._limit, compression=self.asked["compression"])
             answer = control.receive(_ANSWER_SECONDS)
-        self._check(answer, "image" if wants_image and self.asked["check"] else "accepted")
-        warnings = [*made.warnings, *answer.get("warnings", [])]
-        self.log.move(journal.PREPARING, needed_bytes=needed, image_sent=wants_image, warnings=warnings)
-        if self.asked["check"]:
-            self.log.entries["checked"] = True
-            raise NotMoved("Nothing more than this was asked.")
-        pages = self._connect("pages")
-        ours, criu_end = memory.pair()
-        control.send({"type": "arm"})
-        self._answer(control, "armed", _ANSWER_SECONDS)
-        self.log.move(journal.ARMED)
-        pump = threading.Thread(target=self._pump, args=(pages, ours), name="pages", daemon=True)
-        pump.start()
-        self._still = still
-        self._made = made
-        self._frozen = time.monotonic()
-        self.log.move(journal.FROZEN)
-        taken = handover.Handover(made, still.group, criu_end.detach(), lambda: self._deliver(control, pages))
-        with progress.shown(self.folder, "sending the memory", needed, lambda: pages.traffic.sent):
-            self.log.entries["statistics"] = taken.run()
+        self._check(answer, "accepted")
+        self.log.entries["warnings"] = warnings = [*made.warnings, *answer.get("warnings", [])]
+        self._check_only(needed_bytes=needed, warnings=warnings)
+        control.send({"type": "make"})
+        empty = self._answer(control, "made", _ANSWER_SECONDS)["empty"]
+        with contextlib.ExitStack() as last_passes:
+            with progress.shown(self.folder, "copying its volumes"):
+                brought = [volume for volume in made.target.volumes if volume.destination in empty]
+                sends = [self._bring(volume, last_passes) for volume in brought]
+            made.elsewhere = set(empty)
+            control.send({"type": "arm"})
+            self._relay = relay = memory.Relay(self._connect("memory"), self._limit, self.asked["compression"])
+            self._answer(control, "armed", _ANSWER_SECONDS)
+            self.log.move(journal.ARMED)
+            self._still, self._made, self._frozen = still, made, time.monotonic()
+            self.log.move(journal.FROZEN)
+            relay.start()
+            dump = handover.Handover(
+                made,
+                still.group,
+                relay.end.detach(),
+                lazy=self.asked["mode"] == memory.POST_COPY,
+                copy=lambda: _all(sends),
+                deliver=lambda: self._deliver(control),
+            )
+            try:
+                with progress.shown(self.folder, "sending the memory", needed, lambda: relay.traffic.sent):
+                    self.log.entries["statistics"] = dump.run()
+            finally:
+                if self._giver is not None:
+                    self._giver.join()
+                if self._refusal is not None:
+                    raise self._refusal
 
-    def _pump(self, pages: channel.Connection, end: socket.socket) -> None:
-        try:
-            descriptor = end.detach()
-            pages.pump(descriptor, descriptor)
-        except channel.ChannelError:
-            pass  # CRIU sees the end of its connection and fails
-        finally:
-            pages.close()
+    def _check_only(self, **facts: Any) -> None:
+        """End here if no more was asked than whether it can be done."""
+        if self.asked["check"]:
+            self.log.move(journal.PREPARING, checked=True, **facts)
+            raise NotMoved("No more than this was asked.")
+
+    def _bring(self, volume: Volume, last_passes: contextlib.ExitStack) -> Callable[[], int]:
+        """Copy a volume while the container uses it; return what copies the rest once it stands still."""
+
+        def connect(_purpose: str) -> channel.Connection:
+            if self.control is not None:
+                self.control.send({"type": "volume", "destination": volume.destination})
+            return self._connect("volume")
+
+        options: dict[str, Any] = {"delete": True, "limit": self._limit, "compression": self.asked["compression"]}
+        for _pass in range(_PASSES):
+            transfer.send_tree(connect, volume.source, "volume", final=False, **options)
+        return last_passes.enter_context(transfer.prepared(connect, volume.source, "volume", final=True, **options))
 
     @staticmethod
     def _answer(control: channel.Connection, wanted: str, timeout: float) -> dict[str, Any]:
@@ -166,35 +228,57 @@ class Source:
 
     # -- while it stands still -------------------------------------------------------------------------------------
 
-    def _deliver(self, control: channel.Connection, pages: channel.Connection) -> None:
+    def _deliver(self, control: channel.Connection) -> None:
         """Send what CRIU has not sent itself, wait until the target has restored it, give it away."""
         memory_sent = time.monotonic()
         folder = self._made.partial.path
         record = self._made.record(folder, sums=False)
-        sent = streams.send_stream(control, ["tar", "--directory", folder, "--create", "--file=-", "."])
+        self._sent = streams.send_stream(control, ["tar", "--directory", folder, "--create", "--file=-", "."])
         control.send({"type": "complete", "record": record})
         files_sent = time.monotonic()
-        self._answer(control, "ready", self.asked["freeze_timeout"])
-        self._still.shut()
-        timings = {
+        self._timings = {
             "memory_ms": (memory_sent - self._frozen) * 1000,
             "files_ms": (files_sent - memory_sent) * 1000,
-            "restore_ms": (time.monotonic() - files_sent) * 1000,
         }
-        self.log.move(journal.GO, timings=timings, bytes=pages.traffic.sent + sent)
+        if self.asked["mode"] != memory.POST_COPY:
+            self._give(control)
+            return
+        # The restore needs pages before it is ready, and CRIU serves them once it has been answered.
+        self._still.shut()
+        self._giver = threading.Thread(target=self._give_or_break_off, args=(control,), name="give")
+        self._giver.start()
+
+    def _give(self, control: channel.Connection) -> None:
+        """Wait until the target has restored it, then leave the decision to the target."""
+        files_sent = time.monotonic()
+        self._answer(control, "ready", self.asked["freeze_timeout"])
+        if self._giver is None:
+            self._still.shut()
+        self._timings["restore_ms"] = (time.monotonic() - files_sent) * 1000
+        sent = self._sent + (self._relay.traffic.sent if self._relay is not None else 0)
+        self.log.move(journal.GO, timings=self._timings, bytes=sent)
         control.send({"type": "go"})
+
+    def _give_or_break_off(self, control: channel.Connection) -> None:
+        try:
+            self._give(control)
+        except (NotMoved, channel.ChannelError, OSError) as e:
+            self._refusal = e
+            if self._relay is not None and self.log.state != journal.GO:
+                self._relay.abort()  # CRIU need not wait for anybody who fetches pages
 
     # -- after it was given away -----------------------------------------------------------------------------------
 
     def conclude(self) -> None:
         """Learn what the target has made of it, and act on it, however long it takes."""
-        while self.log.state == journal.GO:
-            verdict = self._verdict()
+        self.log = journal.Journal(self.folder)
+        verdict = ""
+        while self.log.state == journal.GO and verdict != journal.ABORTED:
+            verdict = self._verdict() or verdict
             if verdict in (journal.RUNNING, journal.DONE):
-                self.log.move(journal.RUNNING)
-            elif verdict == journal.ABORTED:
-                break
-        while settle.attempt(self.folder, "source", journal.ABORTED) not in journal.ENDED:
+                with contextlib.suppress(OSError):  # a full disk; try again
+                    self.log.move(journal.RUNNING)
+        while settle.attempt(self.folder, "source", verdict) not in journal.ENDED:
             time.sleep(_ASK_SECONDS)
         self._tell()
 
@@ -224,21 +308,17 @@ class Source:
                 self.control.close()
                 self.control = None
             time.sleep(_ASK_SECONDS)
-        return _told(self.folder)
+        return settle.told(self.folder)
 
 
-def _told(folder: str) -> str:
-    try:
-        with open(os.path.join(folder, VERDICT), encoding="ascii") as f:
-            return f.read().strip()
-    except FileNotFoundError:
-        return ""
+def _all(sends: list[Callable[[], int]]) -> None:
+    for send in sends:
+        try:
+            send()
+        except channel.ChannelError as e:
+            raise OSError(str(e)) from e
 
 
 def take_over(folder: str) -> None:
     """Do what is left to do when the agent was killed."""
-    log = journal.Journal(folder)
-    if log.state in journal.BEFORE_GO:
-        settle.attempt(folder, "source")
-    elif log.state not in journal.ENDED:
-        Source(folder).conclude()
+    Source(folder).conclude()

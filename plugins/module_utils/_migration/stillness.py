@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError
 from ansible_collections.stillpoint.criu.plugins.module_utils._criu import netlock
-from ansible_collections.stillpoint.criu.plugins.module_utils._oci import cgroup, freezer, process
+from ansible_collections.stillpoint.criu.plugins.module_utils._oci import announce, cgroup, freezer, process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,10 +47,25 @@ class Stillness:
             with self._namespace() as namespace:
                 netlock.shut(namespace)
 
+    def let_go(self) -> None:
+        """End a CRIU that holds it and does not come to an end by itself; the processes go on where they stopped."""
+        for tracer in set(process.traced(process.tree(self.pid)).values()):
+            if process.command(tracer) == "criu":
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(tracer, signal.SIGKILL)
+
+    def announce(self) -> None:
+        """Tell the network that its address is here: a copy that was being made elsewhere may have said otherwise."""
+        if self.network and self.here():
+            with contextlib.suppress(OSError):
+                announce.announce(self.pid)
+
     def resume(self) -> None:
         """Let it go on where it stopped."""
         if not self.here():
             return
+        self._wait(lambda: not process.traced(process.tree(self.pid)))
+        self.let_go()
         self._wait(lambda: not process.traced(process.tree(self.pid)))
         if self.network:
             with self._namespace() as namespace:

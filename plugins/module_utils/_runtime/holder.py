@@ -138,6 +138,7 @@ class Holder:
         joined = {kind: path for kind, path in spec.namespaces(config).items() if path and kind in _JOINED}
         if "uts" in joined:
             self._uts = (joined["uts"], hostname.get(joined["uts"]))
+        self._criu.watch = self._watch
         message = self._criu.request("RESTORE", opts=self._options(sources, joined, network, images, work))
         self._criu.call(message, self._on_notify)
         os.unlink(self.placeholder.exec_fifo)
@@ -251,6 +252,14 @@ class Holder:
                 raise Abandoned("CRIU ended before the container was started")
             if not process.alive(self.pid) or not self.placeholder.exists():
                 raise Abandoned("the container was removed before it was started")
+
+    def _watch(self) -> None:
+        """Give up when the restored init has ended, for which CRIU may wait for ever, or when nobody wants it."""
+        ended = self.pid and not process.alive(self.pid)
+        if ended or (self._gate is not None and self._gate.is_closed()):
+            if self._criu is not None:
+                self._criu.kill()
+            raise Abandoned("its processes ended before they could run" if ended else "its migration was given up")
 
     def _check_alive(self) -> None:
         if self._criu is None or self._criu.process.poll() is not None:
