@@ -106,6 +106,10 @@ alive:
   description: Whether its agent, or who has taken over from it, still works on it.
   returned: when O(id) is given
   type: bool
+reached:
+  description: What this side has come to.
+  returned: with O(state=settled), when it could be settled
+  type: str
 problem:
   description: Why it could not be settled.
   returned: with O(state=settled), when it could not
@@ -247,7 +251,7 @@ def _settle(folder: str, side: str, verdict: str) -> dict[str, str]:
             reached = settle.attempt(folder, side, verdict)
     except settle.Busy:
         return {}  # whoever works on it reads the verdict
-    return {"problem": reached} if " " in reached else {}
+    return {"problem" if " " in reached else "reached": reached}
 
 
 if __name__ == "__main__":

@@ -203,8 +203,8 @@ class Conductor:
 
     def _follow(self, identity: str, source: Remote, target: Remote) -> tuple[dict[str, Any], dict[str, Any]]:
         """Watch both sides until they have ended, and help where one of them cannot; return both journals."""
-        given = looked = time.monotonic()
-        shown = ""
+        given = helped = looked = time.monotonic()
+        shown = decided = ""
         while True:
             ours, facts = _glance(source, f"{identity}-source")
             words = _words(ours, facts)
@@ -220,11 +220,18 @@ class Conductor:
             given = given if ours.get("state") == journal.GO else now
             if not ours or now - looked > _LOOK_SECONDS:
                 told = [self._told(remote, side, identity) for remote, side in ((source, "source"), (target, "target"))]
-                step = verdict.step(*map(Side.of, told), patient=now - given < _PATIENCE_SECONDS)
+                sides = [Side.of(found) for found in told]
+                if decided:  # though its journal may not say so, as on a full disk
+                    sides[1] = Side(decided)
+                step = verdict.step(*sides, patient=now - given < _PATIENCE_SECONDS)
                 if step == verdict.ENDED:
                     ours, theirs = ((found or {}).get("journal") or {} for found in told)
                     return ours, theirs
-                self._help(step, identity, source, target, told, late=now - given > _STUCK_SECONDS)
+                helped = now if step == verdict.WAIT else helped
+                late = now - helped > _STUCK_SECONDS
+                found = self._help(step, identity, source, target, sides[1].state, late=late)
+                if step == verdict.SETTLE_TARGET:
+                    decided = found.get("reached", "")
                 looked = time.monotonic()
             time.sleep(_GLANCE_SECONDS)
 
@@ -236,10 +243,9 @@ class Conductor:
             return None
 
     def _help(
-        self, step: str, identity: str, source: Remote, target: Remote, told: list[dict[str, Any] | None], *, late: bool
-    ) -> None:
-        """Do what brings both sides nearer to their end."""
-        theirs = Side.of(told[1]).state
+        self, step: str, identity: str, source: Remote, target: Remote, theirs: str, *, late: bool
+    ) -> dict[str, Any]:
+        """Do what brings both sides nearer to their end; return what the host says to that."""
         found: dict[str, Any] = {}
         if step == verdict.SETTLE_TARGET:
             found = target.module(state="settled", id=identity, side="target")
@@ -256,6 +262,7 @@ class Conductor:
             )
         if late and found.get("problem"):
             raise RemoteError(f"The migration of {self._name} could not be brought to its end: {found['problem']}")
+        return found
 
     # -- results -----------------------------------------------------------------------------------------------------
 
