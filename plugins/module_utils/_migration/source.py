@@ -127,6 +127,7 @@ class Source:
             engine=engine.NAME,
             container={"id": target.container_id, "name": target.name},
             stillness=asdict(still),
+            mode=memory.POST_COPY if self.asked["mode"] == memory.POST_COPY else memory.STOP_AND_COPY,
         )
         place = os.path.join(self.folder, settle.MEMORY)
         os.mkdir(place, 0o700)
@@ -169,8 +170,8 @@ class Source:
         control.send({"type": "make"})
         empty = self._answer(control, "made", _ANSWER_SECONDS)["empty"]
         with contextlib.ExitStack() as last_passes:
-            with progress.shown(self.folder, "copying its volumes"):
-                brought = [volume for volume in made.target.volumes if volume.destination in empty]
+            brought = [volume for volume in made.target.volumes if volume.destination in empty]
+            with progress.shown(self.folder, "copying its volumes" if brought else ""):
                 sends = [self._bring(volume, last_passes) for volume in brought]
             made.elsewhere = set(empty)
             control.send({"type": "arm"})
@@ -189,7 +190,9 @@ class Source:
                 deliver=lambda: self._deliver(control),
             )
             try:
-                with progress.shown(self.folder, "sending the memory", needed, lambda: relay.traffic.sent):
+                with progress.shown(
+                    self.folder, "sending the memory", needed, lambda: needed if self._sent else relay.traffic.sent
+                ):
                     self.log.entries["statistics"] = dump.run()
             finally:
                 if self._giver is not None:
