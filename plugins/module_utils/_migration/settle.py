@@ -125,7 +125,7 @@ def source(folder: str, verdict: str = "") -> str:
     log = journal.Journal(folder)
     if log.state in journal.BEFORE_GO or (log.state == journal.GO and verdict == journal.ABORTED):
         _resume(log)
-        log.move(journal.ABORTED, reason=log.entries.get("reason") or _interrupted(folder, verdict))
+        log.move(journal.ABORTED, reason=log.entries.get("reason") or _interrupted(folder, log))
     elif log.state == journal.GO and verdict in (journal.RUNNING, journal.DONE):
         log.move(journal.RUNNING)
     if log.state == journal.RUNNING:
@@ -146,8 +146,8 @@ def source(folder: str, verdict: str = "") -> str:
     return log.state
 
 
-def _interrupted(folder: str, verdict: str) -> str:
-    if verdict:
+def _interrupted(folder: str, log: journal.Journal) -> str:
+    if log.state == journal.GO:
         return "the target has given up after its copy had been allowed to run"
     return f"the process that moved it was killed on the source; its log: {os.path.join(folder, 'agent.log')}"
 
