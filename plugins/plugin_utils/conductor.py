@@ -206,7 +206,12 @@ class Conductor:
         given = helped = looked = time.monotonic()
         shown = decided = ""
         while True:
-            ours, facts = _glance(source, f"{identity}-source")
+            try:
+                ours, facts = _glance(source, f"{identity}-source")
+            except Unreachable as e:
+                raise RemoteError(
+                    f"{e} The hosts go on by themselves; run this again to see what they made of it."
+                ) from e
             words = _words(ours, facts)
             if words and words != shown:
                 self._tell(words)
@@ -301,7 +306,11 @@ class Conductor:
         }
 
     def _refusal(self, source: dict[str, Any], target: dict[str, Any]) -> str:
-        reason = str(source.get("reason") or target.get("reason") or "neither side says why").strip()
+        reason = str(source.get("reason") or "").strip()
+        theirs = str(target.get("reason") or "").strip()
+        if theirs and theirs not in reason:
+            reason = " ".join(filter(None, [reason, f"({self.target.name}: {theirs})"]))
+        reason = reason or "neither side says why"
         places = f"from {self.source.name} to {self.target.name}"
         return f"{self._name} was not moved {places}, and goes on where it is: {reason}"
 
