@@ -314,21 +314,18 @@ def check_space(path: str, needed: int) -> None:
         )
 
 
-def check_page_pipes(name: str, memory_bytes: int) -> None:
-    """Make sure that CRIU can hold memory that is fetched later: in pipes, which the kernel grants root alone.
+def check_lazy(name: str) -> None:
+    """Make sure that CRIU can keep memory ready to be fetched: it needs larger pipes than the kernel grants others.
 
     Raises:
         Refused: root lacks the capability for it here.
     """
     with open("/proc/self/status", encoding="ascii") as f:
         capabilities = next(int(line.split()[1], 16) for line in f if line.startswith("CapEff:"))
-    with open("/proc/sys/fs/pipe-user-pages-soft", encoding="ascii") as f:
-        granted = int(f.read()) * os.sysconf("SC_PAGE_SIZE")
-    if not capabilities >> _CAP_SYS_RESOURCE & 1 and 0 < granted < memory_bytes:
+    if not capabilities >> _CAP_SYS_RESOURCE & 1:
         raise Refused(
-            f"The container {name} has {memory_bytes >> 20} MiB, and root lacks CAP_SYS_RESOURCE on this host, so CRIU "
-            f"can keep no more than {granted >> 20} MiB ready to be fetched (fs.pipe-user-pages-soft). Use another "
-            "mode than post_copy."
+            f"The container {name} cannot be moved with mode: post_copy, since root lacks CAP_SYS_RESOURCE on this "
+            "host, without which CRIU cannot keep its memory ready to be fetched. Use another mode."
         )
 
 

@@ -120,7 +120,7 @@ class Source:
             )
         network = facts.own_network and "network" not in target.shared
         if self.asked["mode"] == memory.POST_COPY:
-            preflight.check_page_pipes(target.name, facts.needed_bytes)
+            preflight.check_lazy(target.name)
         still = Stillness(target.pid, process.start_time(target.pid), group, network)
         self.log.move(
             journal.PREPARING,
