@@ -91,8 +91,16 @@ class Conductor:
         ended: dict[str, Any] = {}
         for identity, hosts in settled.items():
             ended = self._settle(identity, hosts) or ended
+        if settled and not ended and self._options["settle_as"]:
+            words = f"undid the interrupted migration of {self._name}, which goes on on {self.source.name}"
+            return {"changed": True, "actions": [words]}  # as was asked; the target is most likely gone
         if settled:
-            here, there = self._list()
+            try:
+                here, there = self._list()
+            except Unreachable:
+                if not ended:
+                    raise
+                return ended
         arrived = self._arrived(here, there)
         if arrived is not None:
             return {**self._places(), "changed": bool(ended), "container": arrived, **ended}
