@@ -316,7 +316,7 @@ class Conductor:
     def _refusal(self, source: dict[str, Any], target: dict[str, Any]) -> str:
         reason = str(source.get("reason") or "").strip()
         theirs = str(target.get("reason") or "").strip()
-        if theirs and theirs not in reason:
+        if theirs and (not reason or journal.GO in (source.get("times") or {})):
             reason = " ".join(filter(None, [reason, f"({self.target.name}: {theirs})"]))
         reason = reason or "neither side says why"
         places = f"from {self.source.name} to {self.target.name}"

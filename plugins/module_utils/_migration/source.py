@@ -287,11 +287,12 @@ class Source:
 
     def _tell(self) -> None:
         """Tell the target how it has ended here."""
-        if self.control is not None:
-            try:
+        with contextlib.suppress(channel.ChannelError, OSError):  # the journal tells it as well
+            if self.control is None and not self._connections:
+                self.control = self._connect("control")  # it still waits for the first word
+            if self.control is not None:
                 self.control.send({"type": journal.Journal(self.folder).state})
-            except channel.ChannelError:
-                pass  # its journal tells it as well
+        if self.control is not None:
             self.control.close()
 
     def _verdict(self) -> str:

@@ -108,7 +108,7 @@ class Target:
         return connection
 
     def _receive(self, control: channel.Connection) -> None:
-        offer = control.receive(self.asked["wait_for_source"])
+        offer = self._expect(control, "offer", self.asked["wait_for_source"])
         self._record = offer["record"]
         path = self._lay_out(offer)
         gate_path = os.path.join(self.folder, "gate")
