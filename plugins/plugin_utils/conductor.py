@@ -92,8 +92,8 @@ class Conductor:
         for identity, hosts in settled.items():
             ended = self._settle(identity, hosts) or ended
         if settled and not ended and self._options["settle_as"]:
-            words = f"undid the interrupted migration of {self._name}, which goes on on {self.source.name}"
-            return {"changed": True, "actions": [words]}  # as was asked; the target is most likely gone
+            undone = f"undid the interrupted migration of {self._name}, which goes on on {self.source.name}"
+            return {"changed": True, "actions": [undone]}  # as was asked; the target is most likely gone
         if settled:
             try:
                 here, there = self._list()
