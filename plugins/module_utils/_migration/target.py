@@ -266,7 +266,8 @@ class Target:
         if self._arrival is None or self._starter is None:
             return
         begun = time.monotonic()
-        self._pass_gate(gate.READY)
+        with contextlib.suppress(OSError):  # the restore has ended, and the engine says why
+            self._pass_gate(gate.READY)
         self._starter.join(self.asked["timeout"])
         if self._starter.is_alive():
             raise Failed("The engine has not said in time that the container runs.")
