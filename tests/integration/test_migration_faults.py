@@ -188,7 +188,7 @@ def test_fault(traveller: Traveller, moment: str, fault: str) -> None:
     striker = Striker(move, moment, STRIKES[fault])
     move.start()
     with contextlib.suppress(AssertionError):  # some cannot: that is what the second run is for
-        until("the sides have settled it", lambda: move.over() or move.waits_for_verdict(), ALONE_S)
+        until("the sides have settled it", lambda: move.over() or move.stands(), ALONE_S)
     if not striker.finish():
         migration.heal_all(move)
         move.second_run()

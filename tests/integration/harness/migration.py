@@ -27,6 +27,7 @@ from .sandbox import Sandbox, program
 FOLDER = Path("/var/lib/stillpoint/migrations")
 ENDED = ("done", "aborted")
 DECIDED = ("running", "done", "aborted")
+STANDS_S = 10.0
 FREEZE_TIMEOUT_S = 30
 LINK_TIMEOUT_S = 5
 # Which side's journal tells of a moment, and what it must hold then.
@@ -40,6 +41,7 @@ MOMENTS: dict[str, tuple[str, Callable[[dict[str, Any]], bool]]] = {
     "running": ("target", lambda journal: reached(journal, "running")),
 }
 TABLE = "stillpoint-test-fault"
+_COMES_S = 0.5
 _HEALS_S = LINK_TIMEOUT_S + 3.0
 
 
@@ -181,6 +183,7 @@ class Move:
     id: str = field(default_factory=lambda: uuid.uuid4().hex[:16])
 
     def __post_init__(self) -> None:
+        self._seen: tuple[dict[str, str], float] = ({}, 0.0)
         self.sides = {"source": Side("source", self.source, self.id), "target": Side("target", self.target, self.id)}
 
     def start(self) -> None:
@@ -229,10 +232,15 @@ class Move:
         """Whether nobody works on it any more, or all that is left is to be told of it."""
         return not any(side.alive() for side in self.sides.values())
 
-    def waits_for_verdict(self) -> bool:
-        """Whether the source stands still and cannot learn what the target has decided, or whether that has."""
-        target = self.sides["target"]
-        return self.states()["source"] == "go" and not target.alive()
+    def stands(self) -> bool:
+        """Whether nothing more happens without a second run: nobody is left on a side, or the link stays cut."""
+        source, target = self.sides["source"], self.sides["target"]
+        states = self.states()
+        if states != self._seen[0]:
+            self._seen = (states, time.monotonic())
+        waited = time.monotonic() - self._seen[1] > STANDS_S
+        decided = states["target"] in DECIDED or not target.alive()
+        return waited and decided and (states["source"] == "go" or not source.alive())
 
     def run(self) -> None:
         """Do all of it; AssertionError when it fails."""
@@ -265,6 +273,7 @@ class Striker:
 
     def __init__(self, move: Move, moment: str, strike: Callable[[Striker], dict[str, Any]]) -> None:
         self.move = move
+        self._at_once = moment == "frozen"  # CRIU comes to work only then, and must not be kept from it
         self.hit: dict[str, str] = {}
         self.struck: dict[str, Any] = {}
         self.error: Exception | None = None
@@ -286,11 +295,13 @@ class Striker:
             time.sleep(0.0005)
         if self._over.is_set():
             return
-        for pid in agents.values():
+        for pid in [] if self._at_once else agents.values():
             _signal(pid, signal.SIGSTOP)
         self.hit = self.move.states()
         try:
             self.struck = self._strike(self)
+            if self._at_once:
+                self.hit = self.move.states()
         except Exception as e:
             self.error = e
         finally:
@@ -320,9 +331,10 @@ def kill(side: str, *victims: str) -> Callable[[Striker], dict[str, Any]]:
         chosen = {}
         for name, there in striker.move.sides.items():
             if side in (name, "both"):
-                found = there.who()
-                if not set(victims) <= set(found):
-                    return {}
+                deadline = time.monotonic() + _COMES_S
+                while not set(victims) <= set(found := there.who()):
+                    if time.monotonic() > deadline:
+                        return {}
                 chosen.update({f"{name}'s {victim}": found[victim] for victim in victims})
         for pid in chosen.values():
             os.kill(pid, signal.SIGKILL)
@@ -362,10 +374,9 @@ def corrupt(side: str) -> Callable[[Striker], dict[str, Any]]:
     """Change bytes in what a side sends."""
 
     def strike(striker: Striker) -> dict[str, Any]:
-        rule = f"tcp sport {striker.move.port} meta length > 100 @ih,64,32 set 0x0badcafe"
-        rules = f"{rule}; {rule.replace('sport', 'dport')}"
-        chain = f"chain output {{ type filter hook output priority -300; {rules}; }}"
-        nft(striker.move.sides[side].host, f"table inet {TABLE} {{ {chain} }}\n")
+        rule = f"tcp dport {striker.move.port} meta length > 100 @ih,64,32 set 0x0badcafe"
+        chain = f"chain output {{ type filter hook output priority -300\n{rule}\n}}"
+        nft(striker.move.sides[side].host, f"table inet {TABLE} {{\n{chain}\n}}\n")
         return {"stream": striker.move.port}
 
     return strike
