@@ -21,8 +21,9 @@ FORMAT = 1
 # Written after the manifest, or again at each restore; the statistics and a new manifest when a container has been
 # ended, and a run that is killed just then must leave a checkpoint that can be restored.
 _UNSUMMED = {FILE, FILE + ".tmp", "dump.log", "restore.log", "stats-dump"}
-# The only link in a checkpoint: CRIU's way from its images to those of a pre-dump.
-_LINKS = {"checkpoint/parent": "../pre-dump"}
+# The only links in a checkpoint: CRIU's way from its images to those of a pre-dump or of a parent.
+_TO_PRE_DUMP = ("checkpoint/parent", "../pre-dump")
+_TO_PARENT = ("checkpoint/parent", "pre-dump/parent")
 # What listing and verifying read of it.
 _NEEDED = {"id": str, "created": str, "files": dict, "size_bytes": int}
 # What a restore reads besides.
@@ -150,6 +151,14 @@ def _links(folder: str) -> Iterator[str]:
                 yield os.path.relpath(os.path.join(base, name), folder)
 
 
+def _is_way(path: str, target: str, record: dict[str, Any]) -> bool:
+    """Tell whether a link is CRIU's way to the memory that these images lack."""
+    parent = record.get("parent")
+    if isinstance(parent, dict) and path in _TO_PARENT and target == f"../../{parent.get('name')}/checkpoint":
+        return True
+    return (path, target) == _TO_PRE_DUMP
+
+
 def _sum(path: str) -> str:
     digest = hashlib.sha256()
     with open(path, "rb", buffering=0) as f:
@@ -204,7 +213,7 @@ def problems(folder: str, record: dict[str, Any], *, data: bool = True) -> list[
     found += [
         f"{path} is a link that does not belong to the checkpoint"
         for path in _links(folder)
-        if path not in known and os.readlink(os.path.join(folder, path)) != _LINKS.get(path)
+        if path not in known and not _is_way(path, os.readlink(os.path.join(folder, path)), record)
     ]
     if data:
         with ThreadPoolExecutor(max_workers=2) as pool:

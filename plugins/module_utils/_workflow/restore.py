@@ -9,7 +9,13 @@ import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import foreign, manifest, preflight, store
+from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import (
+    foreign,
+    lineage,
+    manifest,
+    preflight,
+    store,
+)
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.draft import FULL
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError, Refused
 from ansible_collections.stillpoint.criu.plugins.module_utils._criu import netlock, statistics
@@ -107,7 +113,10 @@ class Restore:
             return []
         needed = [manifest.SPEC, *(f"{store.VOLUMES}/{volume['name']}.tar" for volume in self.record["volumes"])]
         unknown = [f"{name} is not among its recorded files" for name in needed if name not in self.record["files"]]
-        return unknown + manifest.problems(self.entry.path, self.record)
+        unknown += manifest.problems(self.entry.path, self.record)
+        for folder, record in lineage.ancestors(self.entry.path, self.record):
+            unknown += [f"its parent {folder}: {problem}" for problem in manifest.problems(folder, record)]
+        return unknown
 
     def _look(self) -> None:
         """Find out whether this host can take the container."""

@@ -11,6 +11,7 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import
     draft,
     dump,
     files_only,
+    lineage,
     preflight,
     store,
 )
@@ -82,6 +83,8 @@ def run(parameters: dict[str, Any], options: dict[str, Any], *, check: bool) -> 
         outcomes.append(outcome)
         try:
             target = engine.describe(container, parameters["bind_mounts"])
+            if chosen.parent:
+                lineage.find(path, target.name, chosen.parent)
             facts = (preflight.examine_files if files else preflight.examine)(target, chosen, path)
             if check:
                 store.check_free(path, target.name, name)
