@@ -342,6 +342,9 @@ def take(target: Target, options: Options, path: str, name: str, facts: prefligh
             # CRIU may have been killed with it: then the container's network is still shut.
             netlock.clear(f"/proc/{target.pid}/ns/net")
         return Dump(Draft(target, options, facts, partial)).run()
+    except CheckpointError:
+        partial.discard()  # does nothing where that is done, or the checkpoint complete
+        raise
     except OSError as e:
         kept = partial.discard()
         raise CheckpointError(
