@@ -50,7 +50,7 @@ def tags(record: dict[str, Any]) -> dict[str, str]:
         "checkpoint": record["name"],
         "image": record["portable"]["image"],
         "id": record["id"],
-        "parent": record.get("parent") or "",
+        "parent": manifest.parent_name(record),
     }
     return {key: value.replace(",", "_") for key, value in found.items()}  # a comma would end the tag
 
