@@ -108,15 +108,14 @@ def reading(source: IO[bytes], commands: list[list[str]]) -> Iterator[IO[bytes]]
     programs = _Programs(commands, source, subprocess.PIPE)
     stream = programs.ends[-1] if commands else source
     try:
-        try:
-            yield stream
-        except Refused:
-            if commands and not stream.read(1):
-                programs.check()  # a stream that ended early: its programs know better why
-            raise
+        yield stream
         while commands and stream.read(BLOCK):
             pass
         programs.check()
+    except Refused:
+        if commands and not stream.read(1):
+            programs.check()  # a stream that ended early: its programs know better why
+        raise
     finally:
         programs.kill()
 
@@ -132,13 +131,12 @@ def writing(target: IO[bytes], commands: list[list[str]]) -> Iterator[IO[bytes]]
     programs = _Programs(commands, subprocess.PIPE, target)
     sink = programs.ends[0] if commands else target
     try:
-        try:
-            yield sink
-            if commands:
-                sink.close()
-        except BrokenPipeError:
-            programs.check()
-            raise
+        yield sink
+        if commands:
+            sink.close()
         programs.check()
+    except BrokenPipeError:
+        programs.check()
+        raise
     finally:
         programs.kill()
