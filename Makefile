@@ -50,6 +50,10 @@ molecule: venv system ## The Molecule scenario `default` on the lab
 integration: venv system ## The integration tests on the lab
 	@$(STAGES) integration
 
+.PHONY: machine
+machine: venv system machines ## The integration tests on a virtual machine, which is emulated: minutes
+	@$(STAGES) machine
+
 .PHONY: bench
 bench: venv system ## Measure against Podman, Docker and bare CRIU
 	@$(STAGES) bench
@@ -66,13 +70,15 @@ lab-down: venv ## Stop the test hosts and remove every trace of them
 build: venv ## Build the archive for Galaxy into .build/dist and prove that it installs
 	@tests/tools/build.sh
 
-.PHONY: venv system checks
+.PHONY: venv system checks machines
 venv: ## Make .venv
 	@$(BOOTSTRAP) venv
 system:
 	@$(BOOTSTRAP) system
 checks:
 	@$(BOOTSTRAP) checks
+machines:
+	@$(BOOTSTRAP) machines
 
 .PHONY: clean
 clean: ## Remove what was built here (not the lab's cache; run `make lab-down` first when the lab is up)

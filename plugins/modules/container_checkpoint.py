@@ -81,6 +81,25 @@ options:
       - Where the kernel cannot track changed memory, a warning tells so and all is copied frozen.
     type: bool
     default: false
+  track_memory:
+    description:
+      - Let the kernel note from now on which memory changes, so that this checkpoint can be the O(parent) of the next
+        one. The container's first write to each page then costs a little more.
+      - Where memory lies in huge pages, the kernel notes changes for 2 MiB at a time.
+      - Where the kernel cannot do that, a warning tells so.
+    type: bool
+    default: false
+  parent:
+    description:
+      - Name of an earlier checkpoint of the same container in the same O(path), taken with O(leave_running) and one of
+        O(track_memory), O(parent) and O(pre_dump). Only memory that changed since then is saved; files are saved as
+        always. This checkpoint can then be the parent of the next one.
+      - A restore needs the parent too, and the parent's parent, under their names beside it. Keep and copy them
+        together.
+      - It is an error if the parent is not there or not whole. If it cannot be built upon (the kernel does not track
+        changed memory; the container was started or restored since; it is not the last one that tracked memory), a
+        warning tells so and all memory is saved.
+    type: str
   ignore_rootfs:
     description:
       - Do not save what the container changed in its root file system.
@@ -188,6 +207,17 @@ EXAMPLES = r"""
     archive: /mnt/backup/
     archive_recipients: /etc/stillpoint/recipients.txt
     keep_local: false
+
+- name: Save a container once, then only the memory that changed
+  stillpoint.criu.container_checkpoint:
+    name: db
+    checkpoint_name: "{{ item.name }}"
+    parent: "{{ item.parent | default(omit) }}"
+    track_memory: true
+  loop:
+    - {name: base}
+    - {name: first, parent: base}
+    - {name: second, parent: first}
 """
 
 RETURN = r"""
@@ -215,6 +245,9 @@ checkpoint:
       description: When it was taken, in UTC.
       type: str
       sample: "2026-11-22T02:16:52.862Z"
+    parent:
+      description: Name and id of the checkpoint that holds the memory that this one does not; null if it holds all.
+      type: dict
     size_bytes:
       description: Size of all its files.
       type: int
@@ -298,6 +331,8 @@ _SWITCHES = (
     "ext_unix_sk",
     "shell_job",
     "pre_dump",
+    "track_memory",
+    "parent",
     "ignore_rootfs",
     "ignore_volumes",
 )
@@ -318,6 +353,8 @@ def main() -> None:
             ext_unix_sk=dict(type="bool", default=False),
             shell_job=dict(type="bool"),
             pre_dump=dict(type="bool", default=False),
+            track_memory=dict(type="bool", default=False),
+            parent=dict(type="str"),
             ignore_rootfs=dict(type="bool", default=False),
             ignore_volumes=dict(type="bool", default=False),
             bind_mounts=dict(type="list", elements="str", default=[]),
@@ -339,6 +376,8 @@ def main() -> None:
     arguments.find_libraries("pycriu", *engines.libraries(module.params, module.params["name"]))
     if not parameters["name"] and not parameters["labels"]:
         module.fail_json(msg="Neither name nor labels say which container to save: both are empty.")
+    if parameters["parent"] and parameters["scope"] == "rootfs":
+        module.fail_json(msg="parent is about memory, and scope: rootfs saves none. Leave one of them out.")
     options = {name: parameters[name] for name in _SWITCHES}
     options["timeout"] = parameters["timeout"]
     try:

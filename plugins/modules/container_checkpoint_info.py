@@ -108,7 +108,7 @@ checkpoints:
       returned: with O(repository)
       type: str
     complete:
-      description: Whether it can be restored; an unfinished one cannot.
+      description: Whether it can be restored; an unfinished one cannot, nor one whose parent is missing.
       type: bool
     problems:
       description: What is wrong with it, one sentence each.
@@ -120,6 +120,9 @@ checkpoints:
     size_bytes:
       description: Size of all its files.
       type: int
+    parent:
+      description: Name of the checkpoint that holds the memory that this one does not; null if it holds all.
+      type: str
     checkpoint:
       description: The whole record, as M(stillpoint.criu.container_checkpoint) returned it.
       returned: without O(repository)
@@ -139,7 +142,7 @@ repository:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import manifest, store
+from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import lineage, manifest, store
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError
 from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import arguments, engines, save
 
@@ -154,9 +157,20 @@ def _describe(entry, verify):
     }
     if entry.manifest is not None:
         shown = save.summary(entry.manifest)
-        described.update(created=shown["created"], size_bytes=shown["size_bytes"], checkpoint=shown)
+        described.update(
+            created=shown["created"],
+            size_bytes=shown["size_bytes"],
+            parent=(shown.get("parent") or {}).get("name"),
+            checkpoint=shown,
+        )
         if verify != "none":
             described["problems"] = manifest.problems(entry.path, entry.manifest, data=verify == "data")
+        try:
+            for _parent in lineage.ancestors(entry.path, entry.manifest):
+                pass
+        except CheckpointError as e:
+            described["complete"] = False
+            described["problems"].append(str(e))
     return described
 
 

@@ -35,7 +35,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class ByHost(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return next((host for host in HOSTS[1:] if host in nodeid), HOSTS[0])
+            return next((place for place in (*HOSTS[1:], "virtual_machine") if place in nodeid), HOSTS[0])
 
     return ByHost(config, log)
 

@@ -86,6 +86,24 @@ def test_selection(sandbox: Sandbox) -> None:
     assert saved(labels=[key, prefix]) == ["one", "two"]
 
 
+def test_parent(sandbox_on: Callable[[str], Sandbox]) -> None:
+    """A parent must be there; where the kernel cannot track changed memory, all is saved, with a warning."""
+    sandbox = sandbox_on("alpha")
+    container = counter(sandbox, "app")
+    with pytest.raises(ModuleFailed, match="There is no checkpoint first"):
+        sandbox.checkpoint(container.name, parent="first", leave_running=False)
+    sandbox.checkpoint(container.name, checkpoint_name="first", track_memory=True)
+    second = sandbox.checkpoint(container.name, checkpoint_name="second", parent="first", leave_running=False)
+    tracks = second["checkpoint"]["warnings"] == []
+    assert tracks or "does not track changed memory" in str(second["checkpoint"]["warnings"])
+    found = sandbox.module("container_checkpoint_info", name=container.name, verify="data")["checkpoints"]
+    assert [(c["parent"], c["problems"]) for c in found] == [(None, []), ("first" if tracks else None, [])]
+    last = container.ticks()[-1]
+    sandbox.restore(container.name)
+    restored = sandbox.docker.container(f"{container.name}-restored")
+    assert restored.wait_for_ticks(2)[0] == last + 1
+
+
 def test_several_of_which_one_fails(sandbox: Sandbox) -> None:
     """One that cannot be saved does not keep the others from it, and is named."""
     good = counter(sandbox, "good")

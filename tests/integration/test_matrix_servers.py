@@ -21,6 +21,7 @@ class Server(Scenario):
     features = (features.TCP,)
     image = APPS
     macvlan = False
+    client_options: tuple[str, ...] = ()  # of `docker run`
     serve = ""  # the shell command, ending in `exec ...`
 
     def options(self) -> list[str]:
@@ -37,6 +38,7 @@ class Server(Scenario):
         """Start a client: in the host's network, or where the host cannot reach its macvlan, in a container."""
         network = self.network if self.macvlan else "host"
         options = ["--interactive", "--name", self.docker.name("client"), "--network", network]
+        options += self.client_options
         return self.sandbox.client(*self.docker.attendant(self.image, *options), *command)
 
 

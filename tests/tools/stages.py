@@ -87,10 +87,18 @@ STAGES = {
                 "--numprocesses=2",
                 "--dist=loadgroup",
                 "--junitxml=tests/output/integration.xml",
+                "-m",
+                "not virtual_machine",
                 "tests/integration",
             ]
         ],
         needs="tests/integration/**/test_*.py",
+        missing="tests/integration",
+        lab=True,
+    ),
+    "machine": Stage(
+        [["pytest", "-v", "-m", "virtual_machine", "tests/integration/test_virtual_machine.py"]],
+        needs="tests/integration/test_virtual_machine.py",
         missing="tests/integration",
         lab=True,
     ),

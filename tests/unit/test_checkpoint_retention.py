@@ -137,9 +137,9 @@ def test_folders(save, tmp_path):
 
 def test_a_parent_that_is_needed_stays(save, tmp_path):
     save("web", "base", 1)
-    save("web", "middle", 2, parent="base")
+    save("web", "middle", 2, parent={"name": "base", "id": "0"})
     save("web", "alone", 3)
-    save("web", "newest", 4, parent="middle")
+    save("web", "newest", 4, parent={"name": "middle", "id": "0"})
     save("db", "base", 1)
     save("db", "newest", 2)
     assert run(tmp_path, keep_last=1) == ["base", "alone"]

@@ -37,6 +37,8 @@ class Options:
     ext_unix_sk: bool = False
     shell_job: bool | None = None  # None: find out
     pre_dump: bool = False
+    track_memory: bool = False  # so that this can be the parent of the next one
+    parent: str | None = None  # name of the checkpoint to build upon
     ignore_rootfs: bool = False
     ignore_volumes: bool = False
     ghost_limit: int = 1 << 30
@@ -60,6 +62,7 @@ class Draft:
         self.statistics: dict[str, Any] = {}
         self.final = ""
         self.elsewhere: set[str] = set()  # mount points of volumes that somebody else saves
+        self.parent: dict[str, str] | None = None  # name and id of the checkpoint that holds the rest of the memory
         self._rootfs_bytes = 0
         self._files: dict[str, dict[str, Any]] = {}
 
@@ -138,6 +141,7 @@ class Draft:
             "path": self.partial.final,
             "created": self.facts.created,
             "scope": self.options.scope,
+            "parent": self.parent,
             "host": os.uname().nodename,
             "engine": self.target.engine,
             "container": {"id": self.target.container_id, "name": self.target.name},

@@ -15,7 +15,12 @@ import os
 import threading
 import time
 
-from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import manifest, preflight, store
+from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import (
+    lineage,
+    manifest,
+    preflight,
+    store,
+)
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.draft import Draft, Options, ms_since
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError
 from ansible_collections.stillpoint.criu.plugins.module_utils._criu import (
@@ -53,6 +58,7 @@ class Dump:
         self._failure: Exception | None = None
         self._network: int | None = None  # the network namespace, where others share it and the container is ended
         self._held = draft.target.container_id[:12]
+        self._tracks = self._can_track()
 
     # -- the steps -------------------------------------------------------------------------------------------------
 
@@ -62,7 +68,20 @@ class Dump:
         Raises:
             CheckpointError: nothing was saved and the container runs on (or the message says otherwise).
         """
-        parent = self._pre_dump() if self.options.pre_dump else None
+        if not self._tracks:
+            return self._dump(None)
+        with lineage.marks(self.target.pid) as marks:
+            parent = self._parent(marks.last)
+            marks.forget()
+            if self.options.pre_dump:
+                parent = self._pre_dump(parent)
+            record = self._dump(parent)
+            if self.options.leave_running:
+                marks.remember(record["id"])
+            return record
+
+    def _dump(self, parent: str | None) -> dict[str, Any]:
+        """Dump, building upon the images in a folder relative to ours, and return the manifest."""
         self.draft.copy_engine_files()
         begun = time.monotonic()
         try:
@@ -104,20 +123,44 @@ class Dump:
         except OSError:
             pass  # the manifest that is there lacks the times, nothing that a restore needs
 
-    def _pre_dump(self) -> str | None:
-        """Copy the memory while the container runs; return the folder relative to the images, None if impossible."""
-        if not session.supports(self.options.executable, "mem_track"):
-            self.draft.warnings.append(
-                "pre_dump was left out: this kernel does not track changed memory (CONFIG_MEM_SOFT_DIRTY is not set), "
-                "so all memory was copied while the container was frozen."
-            )
+    def _can_track(self) -> bool:
+        """Tell whether changes of memory are to be tracked, and can be."""
+        asked = [name for name in ("pre_dump", "parent", "track_memory") if getattr(self.options, name)]
+        if not asked or session.supports(self.options.executable, "mem_track"):
+            return bool(asked)
+        self.draft.warnings.append(
+            f"{' and '.join(asked)} left out: this kernel does not track changed memory (CONFIG_MEM_SOFT_DIRTY is not "
+            "set), so all memory was copied while the container was frozen."
+        )
+        return False
+
+    def _parent(self, last: str) -> str | None:
+        """Return the folder of the parent's images relative to ours; None if there is none that can be built upon.
+
+        Args:
+            last: id of the checkpoint since which changes of memory are known.
+        """
+        if not self.options.parent:
             return None
+        entry = store.find(os.path.dirname(self.partial.base), self.target.name, self.options.parent)
+        if (entry.manifest or {})["id"] != last:
+            why = (
+                "another one that tracked memory was taken after it"
+                if last
+                else "it was taken without track_memory, or the container was started or restored after it"
+            )
+            self.draft.warnings.append(f"all memory was saved, since {entry.name} cannot be built upon: {why}.")
+            return None
+        self.draft.parent = {"name": entry.name, "id": last}
+        return f"../../{entry.name}/{store.IMAGES}"
+
+    def _pre_dump(self, parent: str | None) -> str:
+        """Copy the memory while the container runs; return the folder relative to the images."""
         folder = os.path.join(self.partial.path, PRE_DUMP)
         os.mkdir(folder, 0o700)
         try:
             with session.Session(self.options.executable) as criu:
-                options = self._criu_options(criu, None)
-                options.track_mem = True
+                options = self._criu_options(criu, parent)
                 message = criu.request("PRE_DUMP", opts=options)
                 with Descriptors(message, self.partial, images=folder):
                     criu.call(message)
@@ -231,9 +274,10 @@ class Dump:
             inode = process.namespace_inode(self.target.pid, "net")
             options.external.append(f"net[{inode}]:{NETWORK_KEY}")
         options.external.extend({key for key in self.facts.external_descriptors if key})
+        if self._tracks:
+            options.track_mem = True
         if parent is not None:
             options.parent_img = parent
-            options.track_mem = True
         return options
 
     def _failed(self, error: CriuError) -> CheckpointError:
@@ -298,6 +342,9 @@ def take(target: Target, options: Options, path: str, name: str, facts: prefligh
             # CRIU may have been killed with it: then the container's network is still shut.
             netlock.clear(f"/proc/{target.pid}/ns/net")
         return Dump(Draft(target, options, facts, partial)).run()
+    except CheckpointError:
+        partial.discard()  # does nothing where that is done, or the checkpoint complete
+        raise
     except OSError as e:
         kept = partial.discard()
         raise CheckpointError(

@@ -23,8 +23,9 @@ FORMAT = 1
 _UNSUMMED = {FILE, FILE + ".tmp", "dump.log", "restore.log", "stats-dump"}
 _TRAVELLING = (FILE, "dump.log", "stats-dump")  # of these, what goes where the checkpoint goes
 STAYING = ("restore.log", FILE + ".tmp")  # and what does not
-# The only link in a checkpoint: CRIU's way from its images to those of a pre-dump.
-_LINKS = {"checkpoint/parent": "../pre-dump"}
+# The only links in a checkpoint: CRIU's way from its images to those of a pre-dump or of a parent.
+_TO_PRE_DUMP = ("checkpoint/parent", "../pre-dump")
+_TO_PARENT = ("checkpoint/parent", "pre-dump/parent")
 # What listing and verifying read of it.
 _NEEDED = {"id": str, "created": str, "files": dict, "size_bytes": int}
 # What a restore reads besides.
@@ -160,6 +161,14 @@ def _links(folder: str) -> Iterator[str]:
                 yield os.path.relpath(os.path.join(base, name), folder)
 
 
+def _is_way(path: str, target: str, record: dict[str, Any]) -> bool:
+    """Tell whether a link is CRIU's way to the memory that these images lack."""
+    parent = parent_name(record)
+    if parent and path in _TO_PARENT and target == f"../../{parent}/checkpoint":
+        return True
+    return (path, target) == _TO_PRE_DUMP
+
+
 def _sum(path: str) -> str:
     digest = hashlib.sha256()
     with open(path, "rb", buffering=0) as f:
@@ -202,11 +211,17 @@ def members(folder: str, record: dict[str, Any]) -> list[str]:
 
 
 def relink(folder: str, record: dict[str, Any]) -> None:
-    """Make the links of a checkpoint whose files were brought from elsewhere without them."""
-    for path, target in _LINKS.items():
-        within = os.path.normpath(os.path.join(os.path.dirname(path), target)) + "/"
-        if any(name.startswith(within) for name in record["files"]):
-            os.symlink(target, os.path.join(folder, path))
+    """Make the link of a checkpoint whose files were brought from elsewhere without it."""
+    path, target = _TO_PRE_DUMP
+    within = os.path.normpath(os.path.join(os.path.dirname(path), target)) + "/"
+    if any(name.startswith(within) for name in record["files"]):
+        os.symlink(target, os.path.join(folder, path))
+
+
+def parent_name(record: dict[str, Any]) -> str:
+    """Return the name of the checkpoint that holds the rest of the memory, "" when there is none."""
+    parent = record.get("parent")
+    return str(parent.get("name", "")) if isinstance(parent, dict) else ""
 
 
 def problems(folder: str, record: dict[str, Any], *, data: bool = True) -> list[str]:
@@ -237,7 +252,7 @@ def problems(folder: str, record: dict[str, Any], *, data: bool = True) -> list[
     found += [
         f"{path} is a link that does not belong to the checkpoint"
         for path in _links(folder)
-        if path not in known and os.readlink(os.path.join(folder, path)) != _LINKS.get(path)
+        if path not in known and not _is_way(path, os.readlink(os.path.join(folder, path)), record)
     ]
     if data:
         with ThreadPoolExecutor(max_workers=2) as pool:

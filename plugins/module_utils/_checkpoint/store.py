@@ -75,6 +75,7 @@ class Partial:
 
     def __init__(self, base: str, name: str) -> None:
         self.name = name
+        self.base = base
         self.final = os.path.join(base, name)
         self.path = os.path.join(base, f".{name}.partial")
         _private_folder(base)

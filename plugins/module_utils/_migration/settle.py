@@ -91,7 +91,7 @@ def read_json(path: str) -> dict[str, Any]:
 def tell(folder: str, verdict: str) -> None:
     """Leave word of the other side's state for whoever works on this one."""
     path = os.path.join(folder, _VERDICT)
-    with open(path + ".tmp", "w", encoding="ascii") as f:
+    with open(os.open(path + ".tmp", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as f:
         f.write(verdict)
     os.rename(path + ".tmp", path)
 

@@ -267,7 +267,8 @@ class Target:
         if self._arrival is None or self._starter is None:
             return
         begun = time.monotonic()
-        self._pass_gate(gate.READY)
+        with contextlib.suppress(OSError):  # the restore has ended, and the engine says why
+            self._pass_gate(gate.READY)
         deadline = time.monotonic() + self.asked["timeout"]
         while self._starter.is_alive():
             self._starter.join(_STEP_SECONDS)

@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
-from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import store
+from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import manifest, store
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError, Refused
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.retention import Policy
 from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import arguments, engines
@@ -109,7 +109,7 @@ def _of_folder(entry: store.Entry) -> Item:
         "engine": record.get("engine") or "",
         "image": (record.get("portable") or {}).get("image") or "",
         "checkpoint": entry.name,
-        "parent": record.get("parent") or "",
+        "parent": manifest.parent_name(record),
     }
     return Item(named, store.moment(record["created"]), record["size_bytes"], entry.path)
 

@@ -9,7 +9,12 @@ import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import manifest, preflight, store
+from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import (
+    lineage,
+    manifest,
+    preflight,
+    store,
+)
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.draft import FULL
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError, Refused
 from ansible_collections.stillpoint.criu.plugins.module_utils._criu import netlock, statistics
@@ -106,7 +111,10 @@ class Restore:
         if self.entry.bring:
             return []
         archives.check_files(self.record, self.entry.path)
-        return manifest.problems(self.entry.path, self.record)
+        found = manifest.problems(self.entry.path, self.record)
+        for folder, record in lineage.ancestors(self.entry.path, self.record):
+            found += [f"its parent {folder}: {problem}" for problem in manifest.problems(folder, record)]
+        return found
 
     def _look(self) -> None:
         """Find out whether this host can take the container."""

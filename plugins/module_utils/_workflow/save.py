@@ -11,6 +11,7 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import
     draft,
     dump,
     files_only,
+    lineage,
     preflight,
     store,
 )
@@ -73,6 +74,11 @@ def run(parameters: dict[str, Any], options: dict[str, Any], *, check: bool) -> 
     store.check_name(name, "checkpoint")
     criu = "" if parameters["scope"] == draft.ROOTFS else executable(parameters["criu_executable"])
     chosen = draft.Options(executable=criu, **options)
+    if chosen.parent and (parameters["archive"] or parameters["repository"]):
+        raise Refused(
+            "A checkpoint with a parent holds only what changed since, so an archive or a snapshot of it would be "
+            "worthless without that. Leave parent out, or archive and repository, which stores only what is new anyway."
+        )
     files = chosen.scope == draft.ROOTFS
     if not files:
         preflight.check_criu(chosen.executable)
@@ -84,6 +90,8 @@ def run(parameters: dict[str, Any], options: dict[str, Any], *, check: bool) -> 
         outcomes.append(outcome)
         try:
             target = engine.describe(container, parameters["bind_mounts"])
+            if chosen.parent:
+                lineage.find(path, target.name, chosen.parent)
             facts = (preflight.examine_files if files else preflight.examine)(target, chosen, path)
             planned = further.check(target.name, name)
             if check:

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from . import cgroups, images, inventory, rootfs, seeds
+from . import cgroups, images, inventory, ready, rootfs, seeds
 from .config import DEFAULT_HOSTS, SPECS, HostSpec, LabPaths, current_lab_id
 from .host import Host
+from .machine import Machine
 from .shell import LabError, locked, run, say
 
 __all__ = ["Host", "Lab", "LabError"]
@@ -34,7 +35,7 @@ class Lab:
         """The host of that name, up or not; LabError when the lab knows no such host."""
         if name not in SPECS:
             raise LabError(f"there is no host '{name}'; the hosts of the lab are {', '.join(SPECS)}")
-        return Host(self.paths, SPECS[name])
+        return (Machine if SPECS[name].virtual else Host)(self.paths, SPECS[name])
 
     def hosts(self) -> list[Host]:
         """The hosts that are up."""
@@ -55,9 +56,16 @@ class Lab:
             inventory.write(self.paths, self.hosts())
             say(f"{', '.join(host.name for host in self.hosts())} up; inventory: {self.inventory}")
 
-    def down(self) -> None:
-        """End everything that belongs to this lab and remove its data; the cache stays."""
+    def down(self, names: Sequence[str] = ()) -> None:
+        """End these hosts, or everything that belongs to this lab, and remove its data; the cache stays."""
         with locked(self.paths.lock, f"another `up` or `down` of lab {self.paths.lab_id}"):
+            if names:
+                for name in names:
+                    self.host(name).remove()
+                if self.inventory.exists():
+                    inventory.write(self.paths, self.hosts())
+                say(f"{', '.join(names)} down")
+                return
             for socket in self.paths.ssh.glob("cm-*"):
                 run(["ssh", "-o", f"ControlPath={socket}", "-O", "exit", "lab"], check=False)
             for host in self._remains():
@@ -71,23 +79,35 @@ class Lab:
                     folder.parent.rmdir()
             say(f"lab {self.paths.lab_id} is down")
 
-    def _start(self, hosts: Sequence[Host]) -> None:
-        rootfs.install_tools()
-        for host in hosts:
-            rootfs.ensure(host.spec.root)
-        if any(host.spec.docker for host in hosts):
+    def provide(self, names: Sequence[str]) -> None:
+        """Make what the cache lacks for these hosts, without starting them. LabError when it cannot be had here."""
+        with locked(self.paths.lock, f"another `up` or `down` of lab {self.paths.lab_id}"):
+            self._provide([self.host(name).spec for name in names])
+
+    def _provide(self, specs: Sequence[HostSpec]) -> None:
+        machines = any(spec.virtual for spec in specs)
+        rootfs.install_tools(machines=machines)
+        for spec in specs:
+            rootfs.ensure(spec.root)
+        if any(spec.docker for spec in specs):
             images.ensure()
         if not cgroups.processes("stillpoint-lab"):
             rootfs.prune({images.folder(), *(seeds.path_of(spec.root) for spec in SPECS.values())})
+        self._prepare()
+        for root in sorted({spec.root for spec in specs if spec.docker}):
+            seeds.ensure(self.paths, root)
+        if machines:
+            ready.ensure()
+
+    def _start(self, hosts: Sequence[Host]) -> None:
         for host in (*hosts, *(host for host in self._remains() if host.name not in SPECS)):
             host.remove()  # what a killed run has left
-        self._prepare()
+        self._provide([host.spec for host in hosts])
         names = {spec.name: self.paths.address(spec) for spec in SPECS.values() if spec.number}
-        roots = sorted({host.spec.root for host in hosts if host.spec.docker})
-        images_of = {root: seeds.ensure(self.paths, root) for root in roots}
+        seed_of = {host.spec.root: seeds.path_of(host.spec.root) for host in hosts if host.spec.docker}
         say(f"starting {', '.join(host.name for host in hosts)}")
         with ThreadPoolExecutor() as pool:
-            for future in [pool.submit(host.start, images_of.get(host.spec.root), names) for host in hosts]:
+            for future in [pool.submit(host.start, seed_of.get(host.spec.root), names) for host in hosts]:
                 future.result()
             for future in [pool.submit(host.wait_until_ready) for host in hosts]:
                 future.result()
@@ -110,7 +130,8 @@ class Lab:
         """Every host that has left a trace on disk, whatever its state; also those that only make a seed."""
         folders = [entry for path in (self.paths.state, self.paths.data) if path.is_dir() for entry in path.iterdir()]
         names = {entry.name for entry in folders if entry.name in SPECS or entry.name.startswith("seed-")}
-        return [Host(self.paths, SPECS.get(name) or HostSpec(name, root="", cgroup=2, number=250)) for name in names]
+        unknown = (HostSpec(name, root="", cgroup=2, number=249) for name in names if name not in SPECS)
+        return [*(self.host(name) for name in names if name in SPECS), *(Host(self.paths, spec) for spec in unknown)]
 
     def _prepare(self) -> None:
         """Make what the hosts share: the bridge and the key that opens them."""

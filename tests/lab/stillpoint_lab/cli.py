@@ -26,7 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", help="bring hosts up and write the inventory")
     up.add_argument("hosts", nargs="*", metavar="HOST", help=f"{', '.join(SPECS)} (default: {' '.join(DEFAULT_HOSTS)})")
-    commands.add_parser("down", help="end everything and leave nothing but the cache")
+    down = commands.add_parser("down", help="end everything and leave nothing but the cache")
+    down.add_argument("hosts", nargs="*", metavar="HOST", help="only these (default: the whole lab)")
     commands.add_parser("status", help="tell what is up")
     commands.add_parser("inventory", help="print the path of the Ansible inventory")
     enter = commands.add_parser("exec", help="run a command in a host: exec HOST -- COMMAND ARGUMENTS")
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "up":
             lab.up(options.hosts)
         elif options.command == "down":
-            lab.down()
+            lab.down(options.hosts)
         elif options.command == "status":
             return _status(lab)
         elif options.command == "inventory":
@@ -76,4 +77,4 @@ def _exec(lab: Lab, name: str, arguments: list[str]) -> int:
         raise LabError("no command was given; write `lab.py exec HOST -- COMMAND ARGUMENTS`")
     full = lab.host(name).command(command)
     sys.stdout.flush()
-    os.execve(full[0], full, {**ENVIRONMENT, "TERM": os.environ.get("TERM", "dumb")})
+    os.execvpe(full[0], full, {**ENVIRONMENT, "TERM": os.environ.get("TERM", "dumb")})

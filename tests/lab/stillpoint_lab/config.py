@@ -17,7 +17,8 @@ LAB_IDS = range(10)
 class HostSpec:
     """One kind of host: which root file system, which cgroup version is wanted, which place on the bridge.
 
-    ``number`` is the last octet of the address; 0 means that the host shares the machine's network.
+    ``number`` is the last octet of the address; 0 means that the host shares the machine's network. ``virtual`` is a
+    virtual machine with a kernel of its own; the others are made of namespaces.
     """
 
     name: str
@@ -25,6 +26,7 @@ class HostSpec:
     cgroup: int
     number: int
     docker: bool = True
+    virtual: bool = False
 
 
 SPECS = {
@@ -33,7 +35,10 @@ SPECS = {
         HostSpec("alpha", root="current", cgroup=2, number=11),
         HostSpec("beta", root="current", cgroup=2, number=12),
         HostSpec("gamma", root="stable", cgroup=1, number=13),
+        HostSpec("client", root="current", cgroup=2, number=14, docker=False),
         HostSpec("fresh", root="fresh", cgroup=2, number=0, docker=False),
+        HostSpec("vm1", root="current", cgroup=2, number=21, virtual=True),
+        HostSpec("vm2", root="current", cgroup=2, number=22, virtual=True),
     )
 }
 

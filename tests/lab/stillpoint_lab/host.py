@@ -13,7 +13,7 @@ import socket
 import subprocess
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +82,8 @@ class Host:
     def answers(self) -> bool:
         """Whether sshd and, where there is one, dockerd answer now."""
         docker = Path(f"/proc/{self._pid()}/root/run/docker.sock")
-        return _answers((self.address, self.ssh_port), b"") and (
-            not self.spec.docker or _answers(docker, b"GET /_ping HTTP/1.0\r\n\r\n")
+        return answers((self.address, self.ssh_port), b"") and (
+            not self.spec.docker or answers(docker, b"GET /_ping HTTP/1.0\r\n\r\n")
         )
 
     def _pid(self) -> int | None:
@@ -188,15 +188,8 @@ class Host:
             rootfs.write(upper / "etc/docker/daemon.json", "{}\n")
             rootfs.write(upper / "etc/containerd/config.toml", node.containerd_config(self.spec.root))
             rootfs.write(upper / "etc/cni/net.d/10-lab.conflist", node.cni_network(self.spec.number))
-        listen = f"ListenAddress {self.address}:{self.ssh_port}\n" if not self.spec.number else ""
-        rootfs.write(
-            upper / "etc/ssh/sshd_config.d/lab.conf",
-            f"{listen}HostKey /etc/ssh/ssh_host_ed25519_key\nPermitRootLogin prohibit-password\nUseDNS no\n"
-            "MaxStartups 100\nMaxSessions 100\n",
-        )
-        key = self.state / "host_key"
-        if not key.exists():
-            run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", self.name, "-f", str(key)])
+        rootfs.write(upper / "etc/ssh/sshd_config.d/lab.conf", self._sshd_config())
+        key = self._host_key()
         shutil.copyfile(key, upper / "etc/ssh/ssh_host_ed25519_key")
         (upper / "etc/ssh/ssh_host_ed25519_key").chmod(0o600)
         shutil.copyfile(f"{key}.pub", upper / "etc/ssh/ssh_host_ed25519_key.pub")
@@ -209,6 +202,20 @@ class Host:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(HERE / f"{tool}.sh", target)
             target.chmod(0o755)
+
+    def _sshd_config(self) -> str:
+        listen = f"ListenAddress {self.address}:{self.ssh_port}\n" if not self.spec.number else ""
+        return (
+            f"{listen}HostKey /etc/ssh/ssh_host_ed25519_key\nPermitRootLogin prohibit-password\nUseDNS no\n"
+            "MaxStartups 100\nMaxSessions 100\n"
+        )
+
+    def _host_key(self) -> Path:
+        """The key that the host's sshd shows; made for as long as the host's state lasts."""
+        key = self.state / "host_key"
+        if not key.exists():
+            run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", self.name, "-f", str(key)])
+        return key
 
     def _launch(self, lower: Path, seed: Path | None) -> None:
         """Start the first process inside the host's control groups and in new namespaces, detached from the lab."""
@@ -261,14 +268,17 @@ class Host:
 
     def wait_until_ready(self) -> None:
         """Wait until sshd and, where there is one, dockerd answer. LabError with the end of the logs when not."""
-        deadline = time.monotonic() + READY_TIMEOUT_S
         self._wait_for_pid()
-        while not self.answers():
+        self._wait_until(self.answers, "sshd or dockerd does not answer")
+        (self.state / "ready").touch()
+
+    def _wait_until(self, works: Callable[[], bool], failure: str) -> None:
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while not works():
             if self._pid() is None:
                 raise LabError(f"host '{self.name}' ended while it started. The end of its logs:\n{self._log_tails()}")
-            self._check_deadline(deadline, "sshd or dockerd does not answer")
+            self._check_deadline(deadline, failure)
             time.sleep(0.05)
-        (self.state / "ready").touch()
 
     def _check_deadline(self, deadline: float, what: str) -> None:
         if time.monotonic() > deadline:
@@ -292,7 +302,7 @@ class Host:
         rootfs.remove_tree(self.state)
 
 
-def _answers(address: tuple[str, int] | Path, request: bytes) -> bool:
+def answers(address: tuple[str, int] | Path, request: bytes) -> bool:
     """Whether a service sends something sensible: an SSH banner, or HTTP status 200."""
     with socket.socket(socket.AF_UNIX if isinstance(address, Path) else socket.AF_INET) as connection:
         connection.settimeout(5)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from . import rootfs
 from .config import LabPaths
@@ -19,7 +20,7 @@ def write(paths: LabPaths, hosts: Sequence[Host]) -> None:
     for host in hosts:
         key = " ".join((host.state / "host_key.pub").read_text().split()[:2])
         known.append(f"{host.address if host.ssh_port == 22 else f'[{host.address}]:{host.ssh_port}'} {key}\n")
-    rootfs.write(paths.ssh / "known_hosts", "".join(known))
+    _write(paths.ssh / "known_hosts", "".join(known))
 
     options = {
         "UserKnownHostsFile": paths.ssh / "known_hosts",
@@ -48,6 +49,16 @@ def write(paths: LabPaths, hosts: Sequence[Host]) -> None:
     }
     lines.append("      vars:")
     lines += [f"        {name}: {json.dumps(value)}" for name, value in common.items()]
-    lines += ["    docker_hosts:", "      hosts:"]
-    lines += [f"        {host.name}: {{}}" for host in hosts if host.spec.docker] or ["        {}"]
-    rootfs.write(paths.inventory, "\n".join(lines) + "\n")
+    groups = {
+        "docker_hosts": [host.name for host in hosts if host.spec.docker and not host.spec.virtual],
+        "vms": [host.name for host in hosts if host.spec.virtual],
+    }
+    for group, names in groups.items():
+        if names or group == "docker_hosts":
+            lines += [f"    {group}:", "      hosts:", *([f"        {name}: {{}}" for name in names] or ["        {}"])]
+    _write(paths.inventory, "\n".join(lines) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file in one step, since others may read it meanwhile."""
+    rootfs.write(path.with_name(f"{path.name}.part"), text).rename(path)

@@ -96,6 +96,12 @@ RECIPES = {
             newer=("criu", "libcriu2", "python3-pycriu"),  # crun loads libcriu2 for a checkpoint of its own
         ),
         Recipe("current", base="stable", newer=_ENGINES),
+        # What a virtual machine needs besides: a kernel, and all that systemd starts before the engines.
+        Recipe(
+            "machine",
+            base="current",
+            packages=("linux-image-cloud-amd64", "systemd-sysv", "udev", "dbus", "apparmor", "openssh-server"),
+        ),
         Recipe(
             "apps",
             base="base",
@@ -270,8 +276,8 @@ def _machine_apt_settings() -> str:
     return "".join(f"{line}\n" for line in (*lines, 'Acquire::Languages "none";', 'APT::Install-Recommends "false";'))
 
 
-def install_tools() -> None:
-    """Install by apt what the lab needs on the machine and lacks; LabError when that fails."""
+def install_tools(*, machines: bool) -> None:
+    """Install by apt what the lab, with or without virtual machines, needs here and lacks; LabError when that fails."""
     needs = {
         "debootstrap": "debootstrap",
         "ip": "iproute2",
@@ -282,6 +288,8 @@ def install_tools() -> None:
         "setpriv": "util-linux",
         "tar": "tar",
     }
+    if machines:
+        needs.update({"qemu-system-x86_64": "qemu-system-x86", "mke2fs": "e2fsprogs"})
     missing = sorted({package for tool, package in needs.items() if not shutil.which(tool)})
     if not Path(KEYRING).exists():
         missing.append("debian-archive-keyring")

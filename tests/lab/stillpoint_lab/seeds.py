@@ -33,7 +33,7 @@ def ensure(paths: LabPaths, root: str) -> Path:
     """Return the seed, made by a host of lab ``paths`` that lives for this only when the cache lacks it."""
     target = path_of(root)
     if not target.is_dir():
-        number = 250 + sorted(rootfs.RECIPES).index(root)
+        number = 240 + sorted(rootfs.RECIPES).index(root)
         host = Host(paths, HostSpec(f"seed-{root}", root=root, cgroup=2, number=number))
         with locked(cache_folder() / "build.lock", "another build of the cache"):
             if not target.is_dir():

@@ -1,0 +1,427 @@
+# Copyright: (c) 2026, Stillpoint contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A migration between two hosts of the lab, without Ansible while it runs, and faults at its states."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stillpoint_lab import cgroups
+from stillpoint_lab.api import Host
+
+from .dockerhost import until
+from .sandbox import Sandbox, program
+
+FOLDER = Path("/var/lib/stillpoint/migrations")
+ENDED = ("done", "aborted")
+DECIDED = ("running", "done", "aborted")
+STANDS_S = 10.0
+FREEZE_TIMEOUT_S = 30
+LINK_TIMEOUT_S = 5
+# Which side's journal tells of a moment, and what it must hold then.
+MOMENTS: dict[str, tuple[str, Callable[[dict[str, Any]], bool]]] = {
+    "preparing": ("target", lambda journal: "new_name" in journal),
+    "armed": ("target", lambda journal: reached(journal, "armed")),
+    "frozen": ("source", lambda journal: reached(journal, "frozen")),
+    "ready": ("target", lambda journal: reached(journal, "ready")),
+    "go": ("source", lambda journal: reached(journal, "go")),
+    "go received": ("target", lambda journal: reached(journal, "go")),
+    "running": ("target", lambda journal: reached(journal, "running")),
+}
+TABLE = "stillpoint-test-fault"
+_COMES_S = 0.5
+_HEALS_S = LINK_TIMEOUT_S + 3.0
+
+
+def reached(journal: dict[str, Any], state: str) -> bool:
+    """Whether a side has been in a state."""
+    return state in journal.get("times", {})
+
+
+def processes(host: Host) -> dict[int, list[str]]:
+    """{pid as the machine counts: command line} of a host's processes, zombies left out."""
+    found = {}
+    for pid in cgroups.processes(host.cgroup):
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_text(errors="replace").rstrip("\0").split("\0")
+            if _stat(pid)[0] not in "ZX":
+                found[pid] = words
+        except OSError:
+            continue
+    return found
+
+
+def _stat(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def _parent(pid: int) -> int:
+    try:
+        return int(_stat(pid)[1])
+    except OSError:
+        return 0
+
+
+def _is_criu(pid: int) -> bool:
+    try:
+        # What it is about to restore is in a pid namespace of its own.
+        status = Path(f"/proc/{pid}/status").read_text()
+        nested = len(next(line for line in status.splitlines() if line.startswith("NSpid")).split()) > 3
+        return os.path.basename(os.readlink(f"/proc/{pid}/exe")) == "criu" and not nested
+    except (OSError, StopIteration):
+        return False
+
+
+def still(pid: int) -> bool:
+    """Whether the control group of a process is frozen."""
+    path = next(line[3:] for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines() if line.startswith("0::"))
+    for root in ("/sys/fs/cgroup/unified", "/sys/fs/cgroup"):
+        for folder in (Path(root + path), *Path(root + path).parents):
+            state = folder / "cgroup.freeze"
+            if state.exists() and state.read_text().strip() == "1":
+                return True
+    return False
+
+
+@dataclass
+class Side:
+    """One of the two hosts of a migration."""
+
+    name: str
+    sandbox: Sandbox
+    id: str
+
+    @property
+    def host(self) -> Host:
+        return self.sandbox.host
+
+    @property
+    def folder(self) -> Path:
+        """Of the migration, as the machine sees it."""
+        return self.host.root / (FOLDER / f"{self.id}-{self.name}").relative_to("/")
+
+    def journal(self) -> dict[str, Any]:
+        """What it has reached; empty before it was started."""
+        try:
+            return json.loads((self.folder / "journal.json").read_text())
+        except FileNotFoundError:
+            return {}
+
+    def alive(self) -> bool:
+        """Whether somebody works on it."""
+        try:
+            with (self.folder / "lock").open() as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return True
+        except FileNotFoundError:
+            pass
+        return False
+
+    def step(self, state: str, **request: Any) -> dict[str, Any]:
+        """Take a step of workloads/migration_step.py."""
+        wanted = {"id": self.id, "side": self.name, "state": state, "request": request}
+        return json.loads(self.host.run(program("migration_step", json.dumps(wanted))).stdout)
+
+    def settle(self, verdict: str = "") -> dict[str, Any]:
+        """Settle it as a second run does, by the module."""
+        return self.sandbox.module("container_migration", id=self.id, side=self.name, state="settled", verdict=verdict)
+
+    def who(self) -> dict[str, int]:
+        """{what: pid as the machine counts} of the processes of ours that are there now."""
+        found: dict[str, int] = {}
+        there = processes(self.host)
+        ours = [pid for pid, words in there.items() if words[-1].endswith(f"{self.id}-{self.name}") and len(words) > 3]
+        agents = [pid for pid in ours if _parent(pid) not in ours]
+        if agents:
+            found["agent"] = agents[0]
+            # It has forked its guard first, and may fork others for a moment.
+            forked = sorted((int(_stat(pid)[19]), pid) for pid in ours if _parent(pid) == agents[0])
+            if forked:
+                found["guard"] = forked[0][1]
+        crius = [pid for pid in there if _is_criu(pid)]
+        for pid in crius:
+            if _parent(pid) in crius:
+                continue
+            if "page-server" in there[pid]:
+                found["page server"] = pid
+            elif _parent(pid) == found.get("agent"):
+                found["criu"] = pid
+            elif self.name == "target":
+                found["criu"] = pid
+                found["holder"] = _parent(pid)
+        return found
+
+
+@dataclass
+class Move:
+    """One migration of a container.
+
+    Args:
+        source: where it runs.
+        target: where it shall run.
+        name: its name.
+    """
+
+    source: Sandbox
+    target: Sandbox
+    name: str
+    port: int = 0
+    id: str = field(default_factory=lambda: uuid.uuid4().hex[:16])
+
+    def __post_init__(self) -> None:
+        self._seen: tuple[dict[str, str], float] = ({}, 0.0)
+        self.sides = {"source": Side("source", self.source, self.id), "target": Side("target", self.target, self.id)}
+
+    def start(self) -> None:
+        """Start both agents; nobody talks to them from then on."""
+        common = {
+            "engine": None,
+            "criu_executable": "criu",
+            "timeout": 60,
+            "executable": None,
+            "runtime_root": None,
+            "docker_host": "unix:///var/run/docker.sock",
+            "containerd_address": "/run/containerd/containerd.sock",
+            "containerd_namespace": "default",
+            "cri_endpoint": None,
+            "tls": False,
+            "validate_certs": False,
+            "api_version": "auto",
+            "link_timeout": LINK_TIMEOUT_S,
+            "freeze_timeout": FREEZE_TIMEOUT_S,
+            "wait_for_source": 60,
+            "wait_timeout": 30,
+            "remove_source": True,
+        }
+        arriving = {
+            "new_name": self.name,
+            "image_policy": "exact",
+            "published_ports": None,
+            "networks": {},
+            "ignore_static_ip": False,
+            "ignore_static_mac": False,
+            "pid_namespace": False,
+            "verify_command": [],
+        }
+        leaving = {"container": self.name, "bind_mounts": [], "dump": {}}
+        source, target = self.sides["source"], self.sides["target"]
+        ours, theirs = (side.step("prepared")["certificate"] for side in (source, target))
+        self.port = target.step("started", **common, **arriving, peer={"certificate": ours})["port"]
+        peer = {"host": self.target.host.address, "port": self.port, "certificate": theirs}
+        source.step("started", **common, **leaving, peer=peer)
+
+    def states(self) -> dict[str, str]:
+        """What each side has reached."""
+        return {name: side.journal().get("state", "") for name, side in self.sides.items()}
+
+    def over(self) -> bool:
+        """Whether nobody works on it any more, or all that is left is to be told of it."""
+        return not any(side.alive() for side in self.sides.values())
+
+    def stands(self) -> bool:
+        """Whether nothing more happens without a second run: nobody is left on a side, or the link stays cut."""
+        source, target = self.sides["source"], self.sides["target"]
+        states = self.states()
+        if states != self._seen[0]:
+            self._seen = (states, time.monotonic())
+        waited = time.monotonic() - self._seen[1] > STANDS_S
+        decided = states["target"] in DECIDED or not target.alive()
+        return waited and decided and (states["source"] == "go" or not source.alive())
+
+    def run(self) -> None:
+        """Do all of it; AssertionError when it fails."""
+        self.start()
+        until("the migration is over", self.over, 150)
+        journals = {name: side.journal() for name, side in self.sides.items()}
+        assert self.states() == {"source": "done", "target": "done"}, json.dumps(journals, indent=1)
+
+    def second_run(self) -> None:
+        """Do what another run does with a migration that it finds: settle both sides, unless nothing is left to do."""
+        source, target = self.sides["source"], self.sides["target"]
+        if self.over() and set(self.states().values()) <= {"done", "aborted"}:
+            return
+
+        def settled() -> bool:
+            reached_there = target.settle(source.journal().get("state", ""))["journal"].get("state", "")
+            reached_here = source.settle(reached_there if reached_there in DECIDED else "")["journal"].get("state", "")
+            return reached_here in ENDED and target.journal()["state"] in DECIDED and self.over()
+
+        until(f"both sides are settled, {self.states()}", settled, 120, every_s=1.0)
+
+
+class Striker:
+    """Waits for a moment of a migration in a thread, stops both agents there, and does something.
+
+    Attributes:
+        hit: {side: state} when the agents stood.
+        struck: what was done to whom.
+    """
+
+    def __init__(self, move: Move, moment: str, strike: Callable[[Striker], dict[str, Any]]) -> None:
+        self.move = move
+        self._at_once = moment == "frozen"  # CRIU comes to work only then, and must not be kept from it
+        self.hit: dict[str, str] = {}
+        self.struck: dict[str, Any] = {}
+        self.error: Exception | None = None
+        self._moment = moment
+        self._strike = strike
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        side, holds = MOMENTS[self._moment]
+        watched = self.move.sides[side]
+        agents: dict[str, int] = {}
+        looked = 0.0
+        while not self._over.is_set() and not holds(watched.journal()):
+            if len(agents) < 2 and time.monotonic() > looked + 0.05:
+                looked = time.monotonic()
+                agents = {n: pid for n, s in self.move.sides.items() if (pid := s.who().get("agent"))}
+            time.sleep(0.0005)
+        if self._over.is_set():
+            return
+        for pid in [] if self._at_once else agents.values():
+            _signal(pid, signal.SIGSTOP)
+        self.hit = self.move.states()
+        try:
+            self.struck = self._strike(self)
+            if self._at_once:
+                self.hit = self.move.states()
+        except Exception as e:
+            self.error = e
+        finally:
+            for pid in agents.values():
+                _signal(pid, signal.SIGCONT)
+
+    def finish(self) -> bool:
+        """Return whether it has struck; it does not any more."""
+        self._over.set()
+        self._thread.join(90)
+        if self.error:
+            raise self.error
+        return bool(self.struck)
+
+
+def _signal(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
+
+
+def kill(side: str, *victims: str) -> Callable[[Striker], dict[str, Any]]:
+    """Kill processes of ours on a side or on both, if all of them are there."""
+
+    def strike(striker: Striker) -> dict[str, Any]:
+        chosen = {}
+        for name, there in striker.move.sides.items():
+            if side in (name, "both"):
+                deadline = time.monotonic() + _COMES_S
+                while not set(victims) <= set(found := there.who()):
+                    if time.monotonic() > deadline:
+                        return {}
+                chosen.update({f"{name}'s {victim}": found[victim] for victim in victims})
+        for pid in chosen.values():
+            os.kill(pid, signal.SIGKILL)
+        return chosen
+
+    return strike
+
+
+def nft(host: Host, text: str) -> None:
+    """Give rules to a host's firewall."""
+    host.run(["nft", "--file", "-"], input=text)
+
+
+def heal(host: Host) -> None:
+    """Take the rules of :func:`cut` and :func:`corrupt` away."""
+    nft(host, f"table inet {TABLE}\ndelete table inet {TABLE}\n")
+
+
+def cut(side: str, *, heals: bool = False) -> Callable[[Striker], dict[str, Any]]:
+    """Cut the link between the agents at a side, as a firewall that drops does; it heals after a while or not."""
+
+    def strike(striker: Striker) -> dict[str, Any]:
+        port = striker.move.port
+        chains = "".join(
+            f"chain {hook} {{ type filter hook {hook} priority -300; tcp dport {port} drop; tcp sport {port} drop; }}\n"
+            for hook in ("input", "output")
+        )
+        nft(striker.move.sides[side].host, f"table inet {TABLE} {{\n{chains}}}\n")
+        if heals:
+            threading.Timer(_HEALS_S, heal, (striker.move.sides[side].host,)).start()
+        return {"link": port}
+
+    return strike
+
+
+def corrupt(side: str) -> Callable[[Striker], dict[str, Any]]:
+    """Change bytes in what a side sends."""
+
+    def strike(striker: Striker) -> dict[str, Any]:
+        rule = f"tcp dport {striker.move.port} meta length > 100 @ih,64,32 set 0x0badcafe"
+        chain = f"chain output {{ type filter hook output priority -300\n{rule}\n}}"
+        nft(striker.move.sides[side].host, f"table inet {TABLE} {{\n{chain}\n}}\n")
+        return {"stream": striker.move.port}
+
+    return strike
+
+
+def heal_all(move: Move) -> None:
+    """Take all rules of faults away."""
+    for side in move.sides.values():
+        heal(side.host)
+
+
+def running(host: Host, marker: str) -> list[int]:
+    """Pids of the processes of a workload that are not frozen."""
+    return [pid for pid, words in processes(host).items() if marker in words and not still(pid)]
+
+
+def numbers(text: str) -> list[int]:
+    """The numbers that lines of a counter hold."""
+    return [int(word) for word in re.findall(r"tick (\d+)", text)]
+
+
+def fill(side: str) -> Callable[[Striker], dict[str, Any]]:
+    """Fill the memory that a side has set apart for what arrives."""
+
+    def strike(striker: Striker) -> dict[str, Any]:
+        place = striker.move.sides[side].folder / "memory"
+        # Faster than filling it, which others would outrun.
+        host = striker.move.sides[side].host
+        inner = "/" + str(place.relative_to(host.root))
+        used = os.statvfs(place)
+        size = (used.f_blocks - used.f_bfree) * used.f_frsize + (64 << 10)
+        host.run(["mount", "-o", f"remount,size={size}", inner])
+        return {"bytes": size}
+
+    return strike
+
+
+def freeze(side: str, victim: str) -> Callable[[Striker], dict[str, Any]]:
+    """Let a process of ours do nothing any more."""
+
+    def strike(striker: Striker) -> dict[str, Any]:
+        there = striker.move.sides[side].who()
+        if victim not in there:
+            return {}
+        os.kill(there[victim], signal.SIGSTOP)
+        return {victim: there[victim]}
+
+    return strike

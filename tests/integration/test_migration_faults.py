@@ -1,0 +1,219 @@
+# Copyright: (c) 2026, Stillpoint contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A migration that is hit by a fault at each of its states: exactly one copy is left, as it was, and nothing else.
+
+One container goes through all of it, back and forth between two hosts, with a client that keeps one connection to it.
+Each test hits a migration, lets the two sides settle it by themselves as far as they can, does what a second run does,
+and then moves the container for good. ``STILLPOINT_FAULTS=all`` takes every fault at every state instead of the
+telling ones; tests/tools/faults_table.py writes what was seen into docs/migration-faults.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from harness import migration
+from harness.controller import ROOT
+from harness.dockerhost import APPS, Container, until
+from harness.harmless import traces
+from harness.migration import Move, Striker, corrupt, cut, fill, freeze, kill
+from harness.sandbox import Client, Sandbox, program
+
+ALL = os.environ.get("STILLPOINT_FAULTS") == "all"
+HOSTS = ("alpha", "beta")
+RESULTS = ROOT / "tests/output/migration-faults.jsonl"
+PORT = 7000
+MIB = 40
+ALONE_S = 100.0
+"""How long the sides get to settle by themselves; far more than any of their own limits."""
+
+STRIKES: dict[str, Callable[[Striker], dict[str, Any]]] = {
+    "source's agent killed": kill("source", "agent"),
+    "source's guard killed": kill("source", "guard"),
+    "source's agent and guard killed": kill("source", "agent", "guard"),
+    "source's CRIU killed": kill("source", "criu"),
+    "source's agent and CRIU killed": kill("source", "agent", "criu"),
+    "target's agent killed": kill("target", "agent"),
+    "target's guard killed": kill("target", "guard"),
+    "target's agent and guard killed": kill("target", "agent", "guard"),
+    "target's page server killed": kill("target", "page server"),
+    "target's holder killed": kill("target", "holder"),
+    "target's CRIU killed": kill("target", "criu"),
+    "target's holder and CRIU killed": kill("target", "holder", "criu"),
+    "both agents killed": kill("both", "agent"),
+    "link cut for 8 s": cut("target", heals=True),
+    "link cut for good": cut("source"),
+    "stream corrupted": corrupt("source"),
+    "target's memory full": fill("target"),
+    "target's page server hangs": freeze("target", "page server"),
+}
+# At these the fault is most likely to find a hole; the others are for STILLPOINT_FAULTS=all.
+TELLING = {
+    ("frozen", "source's agent killed"),
+    ("frozen", "source's agent and CRIU killed"),
+    ("frozen", "target's memory full"),
+    ("frozen", "stream corrupted"),
+    ("preparing", "target's agent killed"),
+    ("armed", "target's holder killed"),
+    ("ready", "target's agent killed"),
+    ("ready", "target's CRIU killed"),
+    ("go", "source's agent and guard killed"),
+    ("go", "link cut for good"),
+    ("go received", "target's agent killed"),
+    ("running", "source's agent killed"),
+}
+CASES = [
+    pytest.param(moment, fault, id=f"{moment}-{fault}".replace(" ", "_").replace("'", ""))
+    for moment in migration.MOMENTS
+    for fault in STRIKES
+    if ALL or (moment, fault) in TELLING
+]
+
+
+class Traveller:
+    """The container, its client, and what must be true of them."""
+
+    def __init__(self, sandboxes: dict[str, Sandbox]) -> None:
+        self.sandboxes = sandboxes
+        docker = sandboxes["alpha"].docker
+        self.name, self.word = docker.name("traveller"), f"{docker.prefix}-word"
+        self.network, self.volume = docker.name("net"), docker.name("data")
+        subnet = docker.subnet()
+        self.address = f"{subnet}.10"
+        macvlan = ["--driver=macvlan", "--opt=parent=eth0", f"--subnet={subnet}.0/24"]
+        for sandbox in sandboxes.values():
+            sandbox.docker("network", "create", *macvlan, self.network)
+        self.client: Client | None = None
+        self.empty: dict[str, dict[str, list[str]]] = {}
+
+    def where(self) -> str:
+        """The host on which it runs; a new one is made when there is none."""
+        there = [name for name in HOSTS if self.running(name)]
+        if len(there) == 1:
+            return there[0]
+        self.clean()
+        options = ["--network", self.network, "--ip", self.address, "--volume", f"{self.volume}:/data"]
+        server = program("moving_server", self.word, "/data/log", str(PORT), str(MIB))
+        alpha = self.sandboxes["alpha"]
+        attendant = [*self.sandboxes["beta"].docker.attendant(APPS, "--interactive", "--network", self.network)]
+        alpha.docker("run", "--detach", "--name", self.name, *options, APPS, *server)
+        self.container("alpha").wait_for_ticks(1)
+        self.client = self.sandboxes["beta"].client(*attendant, *program("steady_client", self.address, str(PORT)))
+        until("the client counts", lambda: self.count() > 0)
+        self.empty = {"beta": traces(self.sandboxes["beta"])}
+        return "alpha"
+
+    def container(self, host: str) -> Container:
+        return self.sandboxes[host].docker.container(self.name)
+
+    def running(self, host: str) -> list[int]:
+        return migration.running(self.sandboxes[host].host, self.word)
+
+    def count(self) -> int:
+        """How many answers its client has got; AssertionError when one was wrong."""
+        assert self.client is not None
+        return int(self.client.ask(""))
+
+    def move(self, source: str) -> Move:
+        target = next(name for name in HOSTS if name != source)
+        return Move(self.sandboxes[source], self.sandboxes[target], self.name)
+
+    def check(self, host: str) -> None:
+        """AssertionError unless it runs there and nowhere else, goes on as before, and the other host has no traces."""
+        other = next(name for name in HOSTS if name != host)
+        assert (len(self.running(host)), self.running(other)) == (1, [])
+        assert not self.sandboxes[other].docker.exists(self.name)
+        container = self.container(host)
+        before = self.count()
+        ticks = container.wait_for_ticks(2)
+        assert ticks == list(range(ticks[0], ticks[0] + len(ticks)))
+        saved = migration.numbers(container.exec("cat", "/data/log"))
+        assert saved == list(range(1, len(saved) + 1)) and saved[-1] >= ticks[-1]
+        until("the client's connection goes on", lambda: self.count() > before)
+        left: dict[str, list[str]] = {}
+
+        def clean() -> bool:
+            nonlocal left
+            found = traces(self.sandboxes[other])
+            known = self.empty.setdefault(other, found)  # at its first departure
+            left = {
+                kind: more
+                for kind in found
+                if (more := sorted(set(found[kind]) - set(known[kind]) - {self.volume, *self._histories()}))
+            }
+            return not left
+
+        try:
+            until("nothing is left behind", clean, 30, every_s=0.5)
+        except AssertionError:
+            pytest.fail(f"left behind on {other}: {left}")
+
+    def _histories(self) -> set[str]:
+        return set()
+
+    def clean(self) -> None:
+        if self.client is not None:
+            self.client.close()
+        for sandbox in self.sandboxes.values():
+            for container in sandbox.docker("ps", "--all", "--quiet", "--filter", f"network={self.network}").split():
+                sandbox.docker("rm", "--force", container)
+            sandbox.docker("rm", "--force", "--volumes", self.name, check=False)
+            sandbox.docker("volume", "rm", "--force", self.volume)
+
+
+@pytest.fixture(scope="module")
+def traveller(lab: Any, controller: Any) -> Iterator[Traveller]:
+    """One container for all tests of this module."""
+    sandboxes = {name: Sandbox(lab.host(name), controller) for name in HOSTS}
+    traveller = Traveller(sandboxes)
+    yield traveller
+    traveller.clean()
+    for sandbox in sandboxes.values():
+        sandbox.docker("network", "rm", traveller.network, check=False)
+        sandbox.clean()
+
+
+@pytest.mark.parametrize(("moment", "fault"), CASES)
+def test_fault(traveller: Traveller, moment: str, fault: str) -> None:
+    """Exactly one copy goes on."""
+    source = traveller.where()
+    pid = traveller.container(source).state()["Pid"]
+    move = traveller.move(source)
+    striker = Striker(move, moment, STRIKES[fault])
+    move.start()
+    with contextlib.suppress(AssertionError):  # some cannot: that is what the second run is for
+        until("the sides have settled it", lambda: move.over() or move.stands(), ALONE_S)
+    if not striker.finish():
+        migration.heal_all(move)
+        move.second_run()
+        note(moment, fault, {}, "")
+        pytest.skip(f"there is no such process at the state {moment}")
+    states = move.states()
+    alone = "moved" if states == {"source": "done", "target": "done"} else "stays"
+    if not set(states.values()) <= set(migration.DECIDED) or len(set(states.values())) > 1:
+        alone = "settled by the second run"
+    assert sum(len(traveller.running(name)) for name in HOSTS) <= 1
+    move.second_run()
+    migration.heal_all(move)
+    (now,) = (name for name in HOSTS if traveller.running(name))
+    if now == source:
+        assert traveller.container(now).state()["Pid"] == pid
+    traveller.check(now)
+    outcome = "moved" if now != source else "stays"
+    again = traveller.move(now)
+    again.run()
+    traveller.check(again.target.host.name)
+    note(moment, fault, striker.hit, outcome if alone == outcome else f"{outcome}, {alone}")
+
+
+def note(moment: str, fault: str, hit: dict[str, str], outcome: str) -> None:
+    """Write down what was seen, for tests/tools/faults_table.py; a test that fails writes nothing."""
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    with RESULTS.open("a", encoding="utf-8") as f:
+        f.write(json.dumps({"moment": moment, "fault": fault, "hit": hit, "outcome": outcome}) + "\n")

@@ -1,0 +1,127 @@
+# Copyright: (c) 2026, Stillpoint contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What only a host with a kernel of its own can prove: changed memory, limits under systemd, AppArmor, other users.
+
+The machine is emulated and some ten times slower than a real one: so few modules run, each proves much, and Ansible is
+left out of their way to the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from harness.controller import Controller
+from harness.cycle import assert_consecutive, one_way
+from harness.dockerhost import APPS, Container
+from harness.onhost import OnHost
+from harness.sandbox import CHECKPOINTS, Sandbox, program
+from stillpoint_lab.api import Host, Lab, LabError
+from test_matrix_servers import Redis
+
+MACHINE = "vm1"
+RUNTIME = "usr/local/lib/stillpoint usr/local/sbin/stillpoint-runtime* etc/docker/daemon.json"
+
+pytestmark = pytest.mark.virtual_machine
+
+
+@pytest.fixture(scope="module")
+def machine(lab: Lab, controller: Controller) -> Iterator[Host]:
+    """The virtual machine, with the restore runtime as the role has installed it on alpha: there that takes seconds."""
+    try:
+        lab.provide([MACHINE])
+    except LabError as error:
+        pytest.skip(f"this machine cannot have a virtual one: {error}")
+    machine = lab.host(MACHINE)
+    was_up = machine.is_up()
+    lab.up([MACHINE])
+    packed = lab.host("alpha").popen(["sh", "-c", f"cd / && tar --create {RUNTIME}"], text=False)
+    unpacked = machine.popen(["tar", "--extract", "--directory=/"], stdin=packed.stdout, text=False)
+    assert unpacked.wait(60) == packed.wait(60) == 0
+    machine.run(["systemctl", "reload", "docker"])
+    yield machine
+    if not was_up:
+        lab.down([MACHINE])  # it costs memory and processor time
+
+
+@pytest.fixture(scope="module")
+def modules(machine: Host, lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> OnHost:
+    """The modules, run on the virtual machine itself."""
+    return OnHost(lab.inventory, machine, tmp_path_factory.mktemp("library"))
+
+
+@pytest.fixture
+def sandbox(machine: Host, modules: OnHost) -> Iterator[Sandbox]:
+    """A sandbox on the virtual machine."""
+    sandbox = Sandbox(machine, modules)
+    yield sandbox
+    sandbox.clean()
+
+
+def test_changed_memory(sandbox: Sandbox) -> None:
+    """While a container is frozen only pages are copied that changed since a pre-dump, or since the parent."""
+    pages = 16384
+    container = sandbox.docker.start("app", APPS, program("dirty_memory", str(pages)))
+    container.wait_for_ticks(2)
+
+    def save(name: str, **options: Any) -> dict[str, Any]:
+        saved = sandbox.checkpoint(container.name, engine="docker", checkpoint_name=name, **options)["checkpoint"]
+        assert saved["warnings"] == []
+        assert saved["statistics"]["pages_written"] < pages / 4, f"{name} copied {saved['statistics']}"
+        return saved
+
+    folder = CHECKPOINTS / container.name
+    first = save("first", pre_dump=True)
+    assert first["parent"] is None and first["size_bytes"] > pages * 4096
+    second = save("second", parent="first")
+    assert second["parent"] == {"name": "first", "id": first["id"]} and second["size_bytes"] < pages * 4096 / 3
+    assert second["statistics"]["pages_skipped_parent"] > pages / 2
+    third = save("third", parent="second", leave_running=False)
+    assert third["parent"] == {"name": "second", "id": second["id"]}
+    last = container.ticks()[-1]
+    container.remove()
+    # A link in the images leads to the parent's: what is restored comes from three checkpoints.
+    assert sandbox.host.run(["readlink", f"{folder}/third/checkpoint/parent"]).stdout == "../../second/checkpoint\n"
+    sandbox.restore(container.name, new_name=container.name)
+    assert container.wait_for_ticks(2)[0] == last + 1
+    container.signal("USR1")
+    assert "is wrong" not in container.wait_for_log("memory is right")
+
+
+class LimitedRedis(Redis):
+    """Redis of a user of its own, under limits and AppArmor, which hold for what was restored."""
+
+    KEYS = 20_000
+    client_options = ("--cpu-shares", "2")  # it calls without pause, and there is one slow processor
+
+    def options(self) -> list[str]:
+        limits = ["--memory", "200m", "--pids-limit", "40", "--cpus", "0.9"]
+        return [*super().options(), "--user", "redis", *limits]
+
+    def checkpoint_options(self) -> dict[str, Any]:
+        return {"engine": "docker"}
+
+    def after_restore(self, container: Container) -> None:
+        super().after_restore(container)
+        record = container.inspect()
+        assert record["AppArmorProfile"] == "docker-default"
+        scope = f"/sys/fs/cgroup/system.slice/docker-{record['Id']}.scope"
+        script = (
+            "cd $1 && grep -q $2 cgroup.procs && cat memory.max pids.max cpu.max && "
+            "for pid in $(cat cgroup.procs); do stat -c %U /proc/$pid; cat /proc/$pid/attr/current; done | sort -u"
+        )
+        seen = self.sandbox.host.run(["sh", "-c", script, "sh", scope, str(record["State"]["Pid"])]).stdout
+        limits, labels = seen.splitlines()[:3], set(seen.splitlines()[3:])
+        assert limits == [str(200 << 20), "40", "90000 100000"] and "docker-default (enforce)" in labels, seen
+        assert len(labels) == 2 and "root" not in labels, seen  # and the user
+        eater = "held = b'x' * (300 << 20)"
+        done = self.docker.run("exec", container.name, "python3", "-c", eater, check=False)
+        assert done.returncode == 137 and container.state()["Running"], done
+
+
+def test_server(sandbox: Sandbox) -> None:
+    """The client notices nothing but a pause; limits, AppArmor's label and the processes' user are what they were."""
+    container = one_way(LimitedRedis(sandbox))
+    assert_consecutive(container.wait_for_ticks(2), "its log")
