@@ -36,7 +36,11 @@ Command = list[str]
 
 def mypy_packages() -> Command:
     """Return mypy's arguments for those of the typed packages that exist."""
-    packages = [name for name in ("module_utils", "modules") if any((ROOT / "plugins" / name).rglob("*.py"))]
+    packages = [
+        name
+        for name in ("module_utils", "modules", "plugin_utils", "action")
+        if any((ROOT / "plugins" / name).rglob("*.py"))
+    ]
     return ["mypy", *(part for name in packages for part in ("-p", f"{COLLECTION}.plugins.{name}"))]
 
 

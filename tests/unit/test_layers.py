@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import ast
 import io
+import subprocess
+import sys
 import tokenize
 from pathlib import Path
 
@@ -116,6 +118,15 @@ def test_the_checkpoint_and_what_lies_below_know_no_ansible():
                     assert (node.module or "").partition(".")[0] != "ansible", path
                 elif isinstance(node, ast.Import):
                     assert not any(alias.name.partition(".")[0] == "ansible" for alias in node.names), path
+
+
+def test_the_agents_of_migrations_start_without_ansible():
+    """They are programs on hosts; the package is there only while a module runs."""
+    hidden = "import sys; sys.modules['ansible'] = None"
+    program = f"{hidden}; import {PREFIX}module_utils._migration.agent"
+    environment = {"PYTHONPATH": str(PLUGINS.parent / ".build")}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_restore_runtime_needs_only_what_its_role_installs():

@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.util
 import os
 
-from ansible.module_utils.common.respawn import has_respawned, probe_interpreters_for_module, respawn_module
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import restic, store
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.repository import Repository
 from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import engines
@@ -74,6 +73,9 @@ def find_libraries(*names: str) -> None:
     Libraries such as pycriu come with the distribution's Python only. Returns when all are here, or nowhere: then the
     import that needs one says so.
     """
+    # Not at the top: the agents of migrations, which import this file by others, run without Ansible.
+    from ansible.module_utils.common.respawn import has_respawned, probe_interpreters_for_module, respawn_module
+
     # Looked for, not imported: loading them takes longer than many a dump.
     if all(importlib.util.find_spec(name) for name in names) or has_respawned():
         return
