@@ -101,8 +101,39 @@ options:
     description: How large a deleted file that a process still has open may be, for instance V(512M).
     type: str
     default: 1G
+  archive:
+    description:
+      - Also write each checkpoint into one file, once its container runs again.
+      - Name of the file, or a folder for it, which must exist. The file in a folder is called
+        C(<container>-<checkpoint>.tar.zst), or as O(archive_compression) and O(archive_recipients) want it. For several
+        containers it must be a folder.
+      - It is written under a hidden name first. What has its name is complete and on disk.
+    type: path
+  archive_compression:
+    description:
+      - How to compress O(archive). V(zstd) uses all processors.
+      - The default is what its name says (C(.tar.zst), C(.tzst), C(.tar.gz), C(.tgz), C(.tar)), else V(zstd).
+    type: str
+    choices: [zstd, gzip, none]
+  archive_recipients:
+    description:
+      - Path on the managed host of a file with public keys of C(age) or C(ssh), one a line. O(archive) is encrypted to
+        them, and whoever has not one of the private keys cannot read it, this host included.
+      - Needs the program C(age) on the host.
+    type: path
+  repository_init:
+    description: Make the O(repository) if there is none.
+    type: bool
+    default: false
+  keep_local:
+    description:
+      - Keep the checkpoint's folder when it is complete in O(archive) and O(repository). With V(false) it is removed
+        then.
+    type: bool
+    default: true
 extends_documentation_fragment:
   - stillpoint.criu.engine
+  - stillpoint.criu.repository
 attributes:
   check_mode:
     description: Can run in check mode and predict changes without making them.
@@ -141,6 +172,22 @@ EXAMPLES = r"""
   stillpoint.criu.container_checkpoint:
     name: db
     bind_mounts: [/var/lib/postgresql]
+
+- name: Save all containers with a label into a repository, and keep them on the host, too
+  stillpoint.criu.container_checkpoint:
+    labels: [backup=nightly]
+    repository: s3:https://s3.example.org/bucket/containers
+    repository_environment:
+      RESTIC_PASSWORD: "{{ vault_restic_password }}"
+      AWS_ACCESS_KEY_ID: "{{ vault_s3_key }}"
+      AWS_SECRET_ACCESS_KEY: "{{ vault_s3_secret }}"
+
+- name: Save a container into an encrypted file alone
+  stillpoint.criu.container_checkpoint:
+    name: db
+    archive: /mnt/backup/
+    archive_recipients: /etc/stillpoint/recipients.txt
+    keep_local: false
 """
 
 RETURN = r"""
@@ -158,7 +205,7 @@ checkpoint:
       type: str
       sample: 20261122T021652.862Z
     path:
-      description: Its folder.
+      description: Its folder; none when O(keep_local) is V(false).
       type: str
       sample: /var/lib/stillpoint/checkpoints/web/20261122T021652.862Z
     container:
@@ -179,6 +226,18 @@ checkpoint:
     statistics:
       description: CRIU's own statistics, times in microseconds.
       type: dict
+    archive:
+      description:
+        - The file that it was written into, as O(archive) wants it. Its C(path), C(size_bytes), C(compression),
+          C(encrypted) and C(archive_ms), how long it took.
+        - In check mode C(path) only.
+      type: dict
+    repository:
+      description:
+        - Its place in the repository. C(location), C(snapshot) (id in restic), C(added_bytes), by how much the
+          repository grew, and C(repository_ms), how long it took.
+        - In check mode C(location) only.
+      type: dict
     needed_bytes:
       description: In check mode, how much room the checkpoint may need.
       type: int
@@ -192,7 +251,9 @@ checkpoints:
   type: list
   elements: dict
 failures:
-  description: Containers that could not be saved, and why.
+  description:
+    - Containers that could not be saved, and why. One whose checkpoint is complete, but could not be written to
+      O(archive) or sent to O(repository), is in RV(checkpoints), too.
   returned: always
   type: list
   elements: dict
@@ -261,10 +322,17 @@ def main() -> None:
             ignore_volumes=dict(type="bool", default=False),
             bind_mounts=dict(type="list", elements="str", default=[]),
             ghost_limit=dict(type="str", default="1G"),
+            archive=dict(type="path"),
+            archive_compression=dict(type="str", choices=["zstd", "gzip", "none"]),
+            archive_recipients=dict(type="path"),
+            repository_init=dict(type="bool", default=False),
+            keep_local=dict(type="bool", default=True),
+            **arguments.REPOSITORY,
             **arguments.PATH,
             **arguments.ENGINE,
         ),
         required_one_of=[("name", "labels")],
+        required_by={"archive_compression": "archive", "archive_recipients": "archive"},
         supports_check_mode=True,
     )
     parameters = module.params
@@ -288,7 +356,8 @@ def main() -> None:
         for warning in (outcome.checkpoint or {}).get("warnings", []):
             module.warn(f"{outcome.container}: {warning}")
     if result["failures"]:
-        others = f"\nThe other containers were saved: {len(result['checkpoints'])}." if result["checkpoints"] else ""
+        well = sum(not outcome.error for outcome in outcomes)
+        others = f"\nThe other containers were saved: {well}." if well else ""
         module.fail_json(msg="\n".join(failure["msg"] for failure in result["failures"]) + others, **result)
     module.exit_json(**result)
 
@@ -299,8 +368,8 @@ def _result(outcomes, *, check):
     result = {
         "changed": bool(saved),
         "checkpoints": saved,
-        "failures": [{"container": outcome.container, "msg": outcome.error} for outcome in outcomes if outcome.error],
-        "actions": [f"{verb} {checkpoint['container']['name']} to {checkpoint['path']}" for checkpoint in saved],
+        "failures": [{"container": _name(outcome), "msg": outcome.error} for outcome in outcomes if outcome.error],
+        "actions": [f"{verb} {checkpoint['container']['name']} to {_places(checkpoint)}" for checkpoint in saved],
     }
     if saved:
         first = saved[0]
@@ -310,6 +379,17 @@ def _result(outcomes, *, check):
             result["size_bytes"] = first["size_bytes"]
             result["pages_written"] = first["statistics"].get("pages_written")
     return result
+
+
+def _name(outcome):
+    """Return the container's name as its checkpoint has it, where there is one, so that both can be matched."""
+    return outcome.checkpoint["container"]["name"] if outcome.checkpoint else outcome.container
+
+
+def _places(checkpoint):
+    repository, archive = checkpoint.get("repository") or {}, checkpoint.get("archive") or {}
+    places = [checkpoint["path"], archive.get("path"), repository.get("location")]
+    return " and ".join(place for place in places if place)
 
 
 if __name__ == "__main__":

@@ -28,15 +28,29 @@ options:
   checkpoint_name:
     description: Which of its checkpoints; the newest complete one when not given.
     type: str
+  checkpoint_time:
+    description:
+      - The newest of its checkpoints that was taken at this time or before, for instance V(2026-11-22T02:00:00Z).
+      - A time without a zone is in UTC.
+    type: str
+  checkpoint_host:
+    description:
+      - Only checkpoints that this host has sent to O(repository), by the name that it gives itself.
+      - Needed if several hosts have sent some of a container of that name.
+    type: str
   archive:
     description:
-      - Path on the managed host of a checkpoint archive that another tool has written, to restore instead of a
-        checkpoint of this collection. Known are those of C(podman container checkpoint --export) and those that CRI-O
-        and containerd write for the kubelet; compressed with zstd or gzip, or not.
-      - It is taken over into a checkpoint below O(path), named by its SHA-256, and that is restored. Giving the same
-        archive again restores from there.
+      - Path on the managed host of a checkpoint archive, to restore instead of a checkpoint's folder. Known are those
+        of M(stillpoint.criu.container_checkpoint), those of C(podman container checkpoint --export), and those that
+        CRI-O and containerd write for the kubelet; compressed with zstd or gzip, or not, and encrypted with C(age), or
+        not.
+      - It is taken over into a checkpoint below O(path), one of another tool named by its SHA-256, and that is
+        restored. Giving the same archive again restores from there.
       - An archive can contain anything. It is checked before it is unpacked, but its images make CRIU, as root, build
         processes by its word. Restore only archives from people whom you would give root on this host.
+    type: path
+  archive_identity:
+    description: Path on the managed host of a file with an identity (private key) that O(archive) was encrypted to.
     type: path
   archive_max_size:
     description:
@@ -53,7 +67,8 @@ options:
   allow_privileges:
     description:
       - What the container of O(archive) may have beyond that which engines give to any container. Capabilities, such as
-        V(NET_ADMIN), and V(host_network), V(host_ipc), V(devices), V(unconfined_seccomp), V(unmasked_paths).
+        V(NET_ADMIN), and V(host_network), V(host_ipc), V(host_process), V(devices), V(unconfined_seccomp),
+        V(unmasked_paths).
       - The error that refuses an archive lists what it asks for.
     type: list
     elements: str
@@ -135,6 +150,7 @@ options:
     default: 60
 extends_documentation_fragment:
   - stillpoint.criu.engine
+  - stillpoint.criu.repository
 attributes:
   check_mode:
     description: Can run in check mode and predict changes without making them.
@@ -173,6 +189,20 @@ EXAMPLES = r"""
     archive: /srv/incoming/web.tar.zst
     new_name: web
     allow_mounts: [/srv/www, web-data]
+
+- name: Bring a container of a host that is gone back from the repository, as it was last night
+  stillpoint.criu.container_restore:
+    name: db
+    new_name: db
+    repository: sftp:backup@store:/srv/restic
+    repository_password_file: /etc/stillpoint/password
+    checkpoint_time: "2026-11-22 04:00"
+
+- name: Bring a container back from an encrypted file
+  stillpoint.criu.container_restore:
+    archive: /mnt/backup/db-20261122T021652.862Z.tar.zst.age
+    archive_identity: /root/identity.txt
+    new_name: db
 """
 
 RETURN = r"""
@@ -241,7 +271,10 @@ def main() -> None:
         argument_spec=dict(
             name=dict(type="str", aliases=["container"]),
             checkpoint_name=dict(type="str"),
+            checkpoint_time=dict(type="str"),
+            checkpoint_host=dict(type="str"),
             archive=dict(type="path"),
+            archive_identity=dict(type="path"),
             archive_max_size=dict(type="bytes", default="64G"),
             allow_mounts=dict(type="list", elements="str", default=[]),
             allow_privileges=dict(type="list", elements="str", default=[]),
@@ -259,11 +292,16 @@ def main() -> None:
             verify_command=dict(type="list", elements="str", default=[]),
             verify_url=dict(type="str"),
             wait_timeout=dict(type="int", default=60),
+            **arguments.REPOSITORY,
             **arguments.PATH,
             **arguments.ENGINE,
         ),
         required_one_of=[("name", "archive")],
-        mutually_exclusive=[("checkpoint_name", "archive")],
+        mutually_exclusive=[
+            ("checkpoint_name", "checkpoint_time", "archive"),
+            ("repository", "archive"),
+        ],
+        required_by={"checkpoint_host": "repository", "archive_identity": "archive"},
         supports_check_mode=True,
     )
     arguments.find_libraries("pycriu", *engines.libraries(module.params, [module.params["name"] or ""]))

@@ -13,7 +13,16 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors
 from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import archives
 
 REAL = Path(__file__).parent / "data" / "checkpoint" / "container.json"
-NOTHING = {"archive": None, "checkpoint_name": None}
+NOTHING = {
+    "archive": None,
+    "archive_identity": None,
+    "archive_max_size": 1 << 30,
+    "checkpoint_name": None,
+    "checkpoint_time": None,
+    "repository": None,
+    "allow_mounts": [],
+    "allow_privileges": [],
+}
 
 
 def parameters(tmp_path, **more):
@@ -39,7 +48,7 @@ def test_ours(saved, tmp_path):
     folder = saved()
     chosen = archives.choose(parameters(tmp_path))
     assert (chosen.container, chosen.name, chosen.path, chosen.config) == ("shop", "one", str(folder), {})
-    assert chosen.pending is None
+    assert chosen.bring is None
 
 
 @pytest.mark.parametrize(

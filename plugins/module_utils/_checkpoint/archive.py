@@ -13,11 +13,11 @@ import contextlib
 import gzip
 import hashlib
 import os
-import subprocess
 import tarfile
 import zlib
 from dataclasses import dataclass
 
+from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import pipes
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import Refused
 
 TYPE_CHECKING = False
@@ -30,6 +30,7 @@ _TAR_BLOCK = 512
 # What one member's headers may take. Long names and extended attributes need some, and are held in memory.
 _HEADER_BYTES = 2 << 20
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_AGE = (b"age-encryption.org/v1\n", b"-----BEGIN AGE ENCRY")  # as it is, and as text
 _OTHERS = {b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"PK\x03\x04": "zip"}
 
 
@@ -53,49 +54,67 @@ def digest(path: str) -> str:
 
 
 @contextlib.contextmanager
-def opened(path: str) -> Iterator[IO[bytes]]:
-    """Open an archive for reading, decompressed by what its first bytes tell.
+def opened(path: str, identity: str | None = None) -> Iterator[IO[bytes]]:
+    """Open an archive for reading, decrypted and decompressed by what its first bytes tell.
 
+    Args:
+        path: of the archive.
+        identity: path of a file with identities of age.
     Raises:
-        Refused: it is not a tar archive in a known compression, or damaged.
+        Refused: it is not a tar archive in a known compression, or damaged, or cannot be decrypted.
         OSError: it cannot be read.
     """
-    with open(path, "rb", buffering=0) as f:  # zstd goes on from where the descriptor stands
-        start = f.read(6)
-        f.seek(0)
-        for magic, name in _OTHERS.items():
-            if start.startswith(magic):
-                raise Refused(f"The archive {path} is compressed with {name}; zstd, gzip and no compression are known.")
-        if start.startswith(_ZSTD):
-            with _zstd(path, f) as plain:
-                yield plain
-        elif start.startswith(_GZIP):
-            with gzip.GzipFile(fileobj=f) as plain:
-                yield plain  # type: ignore[misc]
-        else:
-            yield f
-
-
-@contextlib.contextmanager
-def _zstd(path: str, source: IO[bytes]) -> Iterator[IO[bytes]]:
-    argv = ["zstd", "--decompress", "--stdout", "--quiet"]
     try:
-        # Not run_command: there is no AnsibleModule in this layer.  pylint: disable-next=ansible-bad-function
-        program = subprocess.Popen(argv, stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    except FileNotFoundError as e:
+        with open(path, "rb", buffering=0) as f:  # programs go on from where the descriptor stands
+            commands = []
+            start = _start(f, [])
+            if start.startswith(_AGE):
+                commands.append(_decryption(path, identity))
+                start = _start(f, commands)
+            for magic, name in _OTHERS.items():
+                if start.startswith(magic):
+                    raise Refused(
+                        f"The archive {path} is compressed with {name}; zstd, gzip and no compression are known."
+                    )
+            if start.startswith(_ZSTD):
+                commands.append(["zstd", "--decompress", "--stdout", "--quiet"])
+            with pipes.reading(f, commands) as plain:
+                if start.startswith(_GZIP):
+                    with gzip.GzipFile(fileobj=plain) as unpacked:
+                        yield unpacked  # type: ignore[misc]
+                else:
+                    yield plain
+    except pipes.ProgramError as e:
+        raise Refused(f"The archive {path} is damaged or incomplete, or not for this identity: {e}.") from e
+
+
+def _decryption(path: str, identity: str | None) -> list[str]:
+    if identity is None:
         raise Refused(
-            f"The archive {path} is compressed with zstd, and that program is not on this host. Install the "
-            "package zstd."
-        ) from e
-    with program:
-        try:
-            yield program.stdout  # type: ignore[misc]
-            _nothing, words = program.communicate()
-        finally:
-            program.kill()  # it may still have much to say when the archive was refused
-    if program.returncode != 0:
-        problem = words.decode(errors="replace").strip()
-        raise Refused(f"The archive {path} is damaged or incomplete: {problem or 'zstd failed'}.")
+            f"The archive {path} is encrypted with age. Give the file with the identity that it was encrypted to in "
+            "archive_identity."
+        )
+    if not os.path.isfile(identity):
+        raise Refused(f"The file {identity}, given as archive_identity, is not there. Nothing was done.")
+    return ["age", "--decrypt", "--identity", identity]
+
+
+def _start(f: IO[bytes], commands: list[list[str]]) -> bytes:
+    """Return the first bytes of what the programs make of a file, which is read from its start again afterwards."""
+    f.seek(0)
+    try:
+        with pipes.reading(f, commands) as plain:
+            start = plain.read(len(_AGE[0]))
+            if commands and start:
+                raise _Enough
+    except _Enough:
+        pass
+    f.seek(0)
+    return start
+
+
+class _Enough(Exception):
+    """No more is to be read; not an error."""
 
 
 class _Guarded:

@@ -41,6 +41,7 @@ _USUAL = {
 }
 # fmt: on
 HOST_NETWORK, HOST_IPC, DEVICES = "host_network", "host_ipc", "devices"
+HOST_PROCESS = "host_process"
 UNCONFINED, UNMASKED = "unconfined_seccomp", "unmasked_paths"
 _USUAL_MAJORS = (1, 5, 136)  # memory (null, zero, random, ...), terminals
 _USUAL_DEVICES = ((10, 200), (10, 229))  # tun, fuse
@@ -101,9 +102,48 @@ def find(config: dict[str, Any], container: Container, seen: Seen) -> Demands:
         Refused: something that cannot be allowed.
     """
     _check_images(config, seen)
+    return _beyond(
+        config,
+        container.volumes,
+        {_capability(number) for number in seen.capabilities},
+        unfiltered=seen.unfiltered,
+        unmasked=container.privileged,
+    )
+
+
+def of_own(config: dict[str, Any], portable: dict[str, Any]) -> Demands:
+    """Return what a checkpoint of ours asks for that comes in an archive, by what it tells of itself.
+
+    Args:
+        config: its OCI specification, empty for a process that is in no container.
+        portable: what engines tell each other of its container.
+    Raises:
+        Refused: something that cannot be allowed.
+    """
+    if not config:
+        return Demands((), (HOST_PROCESS,))
+    volumes = {
+        mount["name"]: os.path.normpath(mount["destination"])
+        for mount in portable.get("mounts") or ()
+        if mount["kind"] == "volume"
+    }
+    return _beyond(config, volumes, set(), unfiltered=False, unmasked=False)
+
+
+def _beyond(
+    config: dict[str, Any], volumes: dict[str, str], held: set[str], *, unfiltered: bool, unmasked: bool
+) -> Demands:
+    """Return what goes beyond the usual.
+
+    Args:
+        config: the OCI specification.
+        volumes: {name: mount point}.
+        held: capabilities that processes are known to hold.
+        unfiltered: a process is known to have no seccomp filter.
+        unmasked: it is known to see all of /proc and /sys.
+    """
     process, linux = config["process"], config.get("linux") or {}
     kinds = spec.namespaces(config)
-    held = {_capability(number) for number in seen.capabilities}
     for listed in (process.get("capabilities") or {}).values():
         held.update(name.upper().replace("CAP_", "", 1) for name in listed or [])
     wanted = sorted(held - _USUAL)
@@ -113,11 +153,11 @@ def find(config: dict[str, Any], container: Container, seen: Seen) -> Demands:
         wanted.append(HOST_IPC)
     if linux.get("devices") or _device_rules(linux):
         wanted.append(DEVICES)
-    if seen.unfiltered or not linux.get("seccomp"):
+    if unfiltered or not linux.get("seccomp"):
         wanted.append(UNCONFINED)
-    if container.privileged or not linux.get("maskedPaths"):
+    if unmasked or not linux.get("maskedPaths"):
         wanted.append(UNMASKED)
-    return Demands(tuple(sorted(_mounts(config, container))), tuple(wanted))
+    return Demands(tuple(sorted(_mounts(config, volumes))), tuple(wanted))
 
 
 def _check_images(config: dict[str, Any], seen: Seen) -> None:
@@ -167,9 +207,9 @@ def _device_rules(linux: dict[str, Any]) -> bool:
     return False
 
 
-def _mounts(config: dict[str, Any], container: Container) -> list[tuple[str, str]]:
-    names = {destination: name for name, destination in container.volumes.items()}
-    for name in container.volumes:
+def _mounts(config: dict[str, Any], volumes: dict[str, str]) -> list[tuple[str, str]]:
+    names = {destination: name for name, destination in volumes.items()}
+    for name in volumes:
         if not _VOLUME.match(name):
             raise Refused(f"The archive has a volume of the name {name!r}, which is none. Nothing was done.")
     own = foreign_container.OWN_FILES + foreign_container.OWN_FOLDERS

@@ -59,6 +59,7 @@ class Draft:
         self.timings: dict[str, float] = {}
         self.statistics: dict[str, Any] = {}
         self.final = ""
+        self.elsewhere: set[str] = set()  # mount points of volumes that somebody else saves
         self._rootfs_bytes = 0
         self._files: dict[str, dict[str, Any]] = {}
 
@@ -80,7 +81,7 @@ class Draft:
                 self._rootfs_bytes = rootfs.save(self.facts.layers, self.partial.path).size_bytes
             if not self.options.ignore_volumes:
                 for volume in self.target.volumes:
-                    if volume.kind != "file":
+                    if volume.kind != "file" and volume.destination not in self.elsewhere:
                         tree.pack(volume.source, self._archive(volume))
         finally:
             self.timings["files_ms"] = ms_since(begun)

@@ -85,6 +85,7 @@ class Foreign:
     path: str
     digest: str
     limits: archive.Limits
+    identity: str | None
     contents: Contents
     container: foreign_container.Container
     config: dict[str, Any]  # the OCI specification, made harmless
@@ -102,19 +103,19 @@ def name_of(digest: str) -> str:
     return digest[:_NAME_LENGTH]
 
 
-def look(path: str, digest: str, limits: archive.Limits) -> Foreign:
+def look(path: str, digest: str, limits: archive.Limits, identity: str | None = None) -> Foreign:
     """Read an archive from end to end, and find out whether and as what it could be restored. Writes nothing.
 
     Raises:
         CheckpointError: it cannot.
         OSError: it cannot be read.
     """
-    contents = _pass(path, limits, None)
+    contents = _pass(path, limits, None, identity)
     missing = [name for name in _NEEDED if name not in contents.read]
     if manifest.FILE in contents.names:
         raise Refused(
-            f"The archive {path} is a checkpoint of this collection. Unpack it into <path>/<container>/<checkpoint> "
-            "and restore it by name."
+            f"The archive {path} is a checkpoint of this collection, but was not packed by it: {manifest.FILE} does "
+            "not come first. Unpack it into <path>/<container>/<checkpoint> and restore it by name."
         )
     if missing:
         raise Refused(
@@ -146,7 +147,7 @@ def look(path: str, digest: str, limits: archive.Limits) -> Foreign:
             "a network namespace of the engine's. That cannot be restored into a new network."
         )
     _check_texts(contents)
-    return Foreign(path, digest, limits, contents, container, harmless, seen, asked)
+    return Foreign(path, digest, limits, identity, contents, container, harmless, seen, asked)
 
 
 def _check_texts(contents: Contents) -> None:
@@ -158,10 +159,10 @@ def _check_texts(contents: Contents) -> None:
         raise Refused(f"The archive's {_DESCRIPTORS} names more than the three standard descriptors.")
 
 
-def _pass(path: str, limits: archive.Limits, partial: store.Partial | None) -> Contents:
+def _pass(path: str, limits: archive.Limits, partial: store.Partial | None, identity: str | None) -> Contents:
     """Read the archive once; write what belongs to a checkpoint into ``partial``, if there is one."""
     found = Contents()
-    with archive.opened(path) as source:
+    with archive.opened(path, identity) as source:
         members = archive.Members(source, path, limits)
         for name, member in members:
             if member.isdir():
@@ -235,7 +236,7 @@ def adopt(foreign: Foreign, path: str, container: str) -> dict[str, Any]:
     preflight.check_space(path, foreign.contents.size_bytes)
     partial = store.begin(path, container, foreign.name)
     try:
-        contents = _pass(foreign.path, foreign.limits, partial)
+        contents = _pass(foreign.path, foreign.limits, partial, foreign.identity)
         if contents.read != foreign.contents.read:
             raise CheckpointError(f"The archive {foreign.path} was changed while it was read. Nothing was restored.")
         _write(foreign, partial)

@@ -32,14 +32,27 @@ class Handover(dump.Dump):
         draft: where all but the memory is written; must leave the container running.
         group: folder of the container's control group.
         pages: descriptor that CRIU writes the memory to and reads the answers of the other end's page server from.
+        lazy: leave the memory here; whoever takes over fetches it by ``pages`` until this returns.
+        copy: called in a thread while the container stands still, beside CRIU's work; may raise OSError.
         deliver: called when the container stands still and everything is in the draft's folder. It returns when the
             other side has all that it needs; what it raises ends the handover.
     """
 
-    def __init__(self, draft: Draft, group: str, pages: int, deliver: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        draft: Draft,
+        group: str,
+        pages: int,
+        *,
+        lazy: bool,
+        copy: Callable[[], None],
+        deliver: Callable[[], None],
+    ) -> None:
         super().__init__(draft)
         self._group = group
         self._pages = pages
+        self._lazy = lazy
+        self._copy_more = copy
         self._deliver = deliver
         self._criu: session.Session | None = None
 
@@ -58,6 +71,9 @@ class Handover(dump.Dump):
                 self._criu = criu
                 options = self._criu_options(criu, None)
                 options.ps.fd = self._pages
+                if self._lazy:
+                    options.lazy_pages = True
+                    options.config_file = self._configuration()
                 message = criu.request("DUMP", opts=options)
                 with dump.Descriptors(message, self.partial), netlock.guarded(self.target.pid, criu.process.pid):
                     os.close(self._pages)
@@ -66,6 +82,21 @@ class Handover(dump.Dump):
             raise self._failed(e) from e
         self._collect_statistics()
         return self.draft.statistics
+
+    def _configuration(self) -> str:
+        """Return a file of options that the RPC has not: it takes no descriptor for pages that are fetched."""
+        path = os.path.join(self.partial.path, "criu.conf")
+        with open(path, "w", encoding="ascii") as f:
+            f.write(f"ps-socket {self._pages}\n")
+        return path
+
+    def _copy_files(self) -> None:
+        super()._copy_files()
+        try:
+            if self._failure is None:
+                self._copy_more()
+        except OSError as e:
+            self._failure = e
 
     def _on_notify(self, script: str, pid: int | None, descriptors: list[int]) -> bool:
         if not super()._on_notify(script, pid, descriptors):

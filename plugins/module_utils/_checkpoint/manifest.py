@@ -21,6 +21,8 @@ FORMAT = 1
 # Written after the manifest, or again at each restore; the statistics and a new manifest when a container has been
 # ended, and a run that is killed just then must leave a checkpoint that can be restored.
 _UNSUMMED = {FILE, FILE + ".tmp", "dump.log", "restore.log", "stats-dump"}
+_TRAVELLING = (FILE, "dump.log", "stats-dump")  # of these, what goes where the checkpoint goes
+STAYING = ("restore.log", FILE + ".tmp")  # and what does not
 # The only link in a checkpoint: CRIU's way from its images to those of a pre-dump.
 _LINKS = {"checkpoint/parent": "../pre-dump"}
 # What listing and verifying read of it.
@@ -60,7 +62,15 @@ def read(folder: str) -> dict[str, Any]:
         ValueError: it is damaged, or of a newer format.
     """
     with open(os.path.join(folder, FILE), encoding="utf-8") as f:
-        record = json.load(f)
+        return parse(json.load(f))
+
+
+def parse(record: Any) -> dict[str, Any]:
+    """Return what was read of a manifest, once it is seen to be one.
+
+    Raises:
+        ValueError: it is damaged, or of a newer format.
+    """
     if not isinstance(record, dict) or not isinstance(record.get("format"), int):
         raise ValueError("it is not a checkpoint's manifest")
     if record["format"] > FORMAT:
@@ -68,7 +78,7 @@ def read(folder: str) -> dict[str, Any]:
     _check_fields(record, _NEEDED)
     if not all(isinstance(entry, dict) and {"size", "sha256"} <= set(entry) for entry in record["files"].values()):
         raise ValueError("its field 'files' lacks sizes or sums")
-    return record
+    return dict(record)
 
 
 def check_restorable(record: dict[str, Any]) -> None:
@@ -179,6 +189,24 @@ def summarise(folder: str, known: dict[str, dict[str, Any]] | None = None) -> di
 def sizes(folder: str) -> dict[str, dict[str, Any]]:
     """Return {path: {"size": bytes}} of the same files."""
     return {path: {"size": os.path.getsize(os.path.join(folder, path))} for path in sorted(_files(folder))}
+
+
+def is_apart(path: str) -> bool:
+    """Tell whether a file may be in a checkpoint without being among its recorded files."""
+    return path in _UNSUMMED
+
+
+def members(folder: str, record: dict[str, Any]) -> list[str]:
+    """Return the paths within a complete checkpoint of all files that make it up, those without sums too."""
+    return [*record["files"], *(name for name in _TRAVELLING if os.path.isfile(os.path.join(folder, name)))]
+
+
+def relink(folder: str, record: dict[str, Any]) -> None:
+    """Make the links of a checkpoint whose files were brought from elsewhere without them."""
+    for path, target in _LINKS.items():
+        within = os.path.normpath(os.path.join(os.path.dirname(path), target)) + "/"
+        if any(name.startswith(within) for name in record["files"]):
+            os.symlink(target, os.path.join(folder, path))
 
 
 def problems(folder: str, record: dict[str, Any], *, data: bool = True) -> list[str]:

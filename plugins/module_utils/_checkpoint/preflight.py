@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 # Images are a little larger than the memory; below this the disk is nearly full in any case.
 _SPARE_BYTES = 32 << 20
+_CAP_SYS_RESOURCE = 24
 
 
 @dataclass
@@ -310,6 +311,21 @@ def check_space(path: str, needed: int) -> None:
         raise Refused(
             f"The checkpoint may need {(needed + _SPARE_BYTES) >> 20} MiB, but only {(free + _SPARE_BYTES) >> 20} MiB "
             f"are free in {path}. Remove old checkpoints or give a path with more room."
+        )
+
+
+def check_lazy(name: str) -> None:
+    """Make sure that CRIU can keep memory ready to be fetched: it needs larger pipes than the kernel grants others.
+
+    Raises:
+        Refused: root lacks the capability for it here.
+    """
+    with open("/proc/self/status", encoding="ascii") as f:
+        capabilities = next(int(line.split()[1], 16) for line in f if line.startswith("CapEff:"))
+    if not capabilities >> _CAP_SYS_RESOURCE & 1:
+        raise Refused(
+            f"The container {name} cannot be moved with mode: post_copy, since root lacks CAP_SYS_RESOURCE on this "
+            "host, without which CRIU cannot keep its memory ready to be fetched. Use another mode."
         )
 
 

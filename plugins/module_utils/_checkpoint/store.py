@@ -9,6 +9,7 @@ is written last, then the folder gets its name: what has its name is complete.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -22,6 +23,7 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
 DEFAULT_PATH = "/var/lib/stillpoint/checkpoints"
@@ -76,14 +78,7 @@ class Partial:
         self.final = os.path.join(base, name)
         self.path = os.path.join(base, f".{name}.partial")
         _private_folder(base)
-        self._lock = os.open(os.path.join(base, ".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._lock)
-            raise Refused(
-                f"Another checkpoint into {base} is under way. Wait for it to end, then run this again."
-            ) from None
+        self._lock = _lock(base)
         try:
             _refuse_existing(self.final)
             # The lock is ours, so whatever partial folder lies here was left by a run that was killed.
@@ -144,6 +139,37 @@ class Partial:
         os.close(self._lock)
 
 
+def _lock(base: str) -> int:
+    """Return a descriptor that keeps others out of the folder of a container until it is closed.
+
+    Raises:
+        Refused: another run has it.
+    """
+    lock = os.open(os.path.join(base, ".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise Refused(
+            f"Another checkpoint into {base} is under way. Wait for it to end, then run this again."
+        ) from None
+    return lock
+
+
+@contextlib.contextmanager
+def locked(base: str) -> Iterator[None]:
+    """Keep checkpoints from being taken into the folder of a container.
+
+    Raises:
+        Refused: one is being taken.
+    """
+    lock = _lock(base)
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
 def _private_folder(path: str) -> None:
     """Make a folder (and what leads to it) that only root can enter.
 
@@ -188,6 +214,19 @@ def _refuse_existing(final: str) -> None:
         raise Refused(f"The checkpoint {final} exists. Give another checkpoint_name, or remove that folder first.")
 
 
+def remove(final: str) -> None:
+    """Remove a complete checkpoint: at once for whoever looks for it, its data after that.
+
+    Raises:
+        OSError: it could not be removed, or not all of it.
+    """
+    base, name = os.path.split(final)
+    leaving = os.path.join(base, f".{name}.partial")  # if this run is killed, the next checkpoint removes it
+    os.rename(final, leaving)
+    manifest.sync(base)
+    shutil.rmtree(leaving)
+
+
 def entries(path: str, container: str | None = None) -> list[Entry]:
     """Return all checkpoints below ``path``, by container and then oldest first; incomplete ones are marked."""
     found = []
@@ -196,6 +235,12 @@ def entries(path: str, container: str | None = None) -> list[Entry]:
         for name in _folders(base):
             found.append(_entry(folder, name, os.path.join(base, name)))
     return sorted(found, key=lambda entry: (entry.container, (entry.manifest or {}).get("created", ""), entry.name))
+
+
+def containers(path: str, container: str | None = None) -> list[str]:
+    """Return the folders of all containers below ``path``, or only that of one; none where there is none."""
+    found = [os.path.join(path, name) for name in ([container] if container else _folders(path))]
+    return [base for base in found if os.path.isdir(base)]
 
 
 def _folders(path: str) -> list[str]:
@@ -218,9 +263,33 @@ def _entry(container: str, name: str, path: str) -> Entry:
         return Entry(container, name, path, None, f"its manifest container.json cannot be read: {e}")
 
 
-def find(path: str, container: str, name: str | None = None) -> Entry:
+def moment(text: str) -> datetime:
+    """Read a time such as ``2026-11-22T02:16:52.862Z``; one without a zone is UTC.
+
+    Raises:
+        Refused: it is none.
+    """
+    plain = re.sub(r"\.\d+", "", text.strip())  # older versions of Python know fractions of certain lengths only
+    try:
+        found = datetime.fromisoformat(re.sub(r"[zZ]\Z", "+00:00", plain))
+    except ValueError as e:
+        raise Refused(f"{text!r} is not a time. Write one such as 2026-11-22T02:16:52Z or 2026-11-22 02:16.") from e
+    return (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
+
+
+def taken_until(created: str, until: datetime | None) -> bool:
+    """Tell whether a checkpoint was taken at that time or before; always, without one."""
+    return until is None or moment(created) <= until
+
+
+def find(path: str, container: str, name: str | None = None, until: datetime | None = None) -> Entry:
     """Return the checkpoint of that name, or the newest complete one.
 
+    Args:
+        path: folder of the checkpoints.
+        container: its container.
+        name: of the checkpoint.
+        until: none that was taken later.
     Raises:
         CheckpointError: there is none, or the named one is not complete.
     """
@@ -236,7 +305,7 @@ def find(path: str, container: str, name: str | None = None) -> Entry:
                     )
                 return entry
     else:
-        complete = [entry for entry in found if entry.complete]
+        complete = [entry for entry in found if entry.manifest and taken_until(entry.manifest["created"], until)]
         if complete:
             return complete[-1]
     have = ", ".join(entry.name for entry in found if entry.complete) or "none"
@@ -244,5 +313,6 @@ def find(path: str, container: str, name: str | None = None) -> Entry:
         f"checkpoint {name} of the container {container}"
         if name
         else f"complete checkpoint of the container {container}"
+        + (f" of {until:%Y-%m-%d %H:%M:%S} UTC or before" if until else "")
     )
     raise CheckpointError(f"There is no {wanted} below {path}. Complete ones there: {have}.")

@@ -64,6 +64,10 @@ def rpc() -> Any:
     return module
 
 
+def _nothing() -> None:
+    """Watch nothing."""
+
+
 class Session:
     """A running ``criu swrk`` and the socket to it.
 
@@ -99,6 +103,8 @@ class Session:
         finally:
             theirs.close()
         self.socket = ours
+        # Asked now and then while CRIU works; what it raises ends the call.
+        self.watch: Callable[[], None] = _nothing
 
     def __enter__(self) -> Session:
         return self
@@ -110,6 +116,10 @@ class Session:
         """Hang up, which makes CRIU roll back whatever it still had under way, and wait for it to end."""
         self.socket.close()
         self.process.wait()
+
+    def kill(self) -> None:
+        """End CRIU whatever it does; what it was restoring must be ended besides."""
+        self.process.kill()
 
     def request(self, kind: str, **fields: Any) -> Any:
         """Build a request of the given type; ``fields`` set its top-level fields."""
@@ -155,6 +165,7 @@ class Session:
             while not select.select([self.socket], [], [], _WATCH_SECONDS)[0]:
                 if self.process.poll() is not None:
                     raise self._dead()
+                self.watch()
             data, ancillary, _flags, _address = self.socket.recvmsg(
                 _MESSAGE_BYTES, socket.CMSG_SPACE(4 * descriptors.itemsize)
             )

@@ -52,6 +52,7 @@ class Containerd(Common):
 
     def __init__(self, options: dict[str, Any]) -> None:
         self.namespace: str = options["containerd_namespace"]
+        self.address: str = options["containerd_address"]
         if self.namespace in _OF_OTHERS:
             other = _OF_OTHERS[self.namespace]
             owner = "Docker" if other == "docker" else "Kubernetes"
@@ -229,7 +230,7 @@ class Containerd(Common):
         return [*self._ctr(), "images", "import", "-"]
 
     def _ctr(self) -> list[str]:
-        return ["ctr", "--address", self._address, "--namespace", self.namespace]
+        return ["ctr", "--address", self.address, "--namespace", self.namespace]
 
     def end(self, container_id: str) -> None:
         """End a container at once and for good; its task stays, stopped, as that of every container that was killed.

@@ -177,7 +177,7 @@ class Process(Common):
     # -- restoring -------------------------------------------------------------------------------------------------
 
     def plan(self, saved: Saved, wishes: Wishes) -> Plan:
-        """Refuse what would fail later.
+        """Refuse what would fail later. What depends on the images is looked at once they are on this host.
 
         Raises:
             EngineError: the checkpoint is of a container, or numbers of its processes are taken.
@@ -187,7 +187,7 @@ class Process(Common):
                 f"The checkpoint is of a container of {saved.engine}, whose files and namespaces no plain process has. "
                 "Restore it with an engine for containers."
             )
-        if not wishes.pid_namespace:
+        if not wishes.pid_namespace and os.path.isdir(saved.path):
             taken = _call(plain.taken, saved.path, shell_job=saved.shell_job)
             if taken:
                 who = ", ".join(f"{pid} ({command})" for pid, command in list(taken.items())[:5])

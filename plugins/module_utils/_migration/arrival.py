@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 
+from ansible_collections.stillpoint.criu.plugins.module_utils._migration import memory
 from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import create as runtime
 from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import places
 from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import ticket as tickets
@@ -69,6 +71,19 @@ class Arrival(Restore):
         self._created = self.engine.create(self.plan)
         return self._created.container_id
 
+    def empty_volumes(self) -> dict[str, str]:
+        """Return {mount point: folder} of those saved volumes that hold nothing here: they are filled before the rest.
+
+        The others get what the source saves of them, and what they hold now comes back if the container does not run.
+        """
+        if self._created is None:
+            return {}
+        folders = self.engine.storage(self._created.container_id).volumes
+        saved = {volume["destination"] for volume in self.volumes if volume["kind"] in ("volume", "bind")}
+        empty = {place: folder for place, folder in folders.items() if place in saved and not os.listdir(folder)}
+        self.volumes = [volume for volume in self.volumes if volume["destination"] not in empty]
+        return empty
+
     def start(self, record: dict[str, Any]) -> None:
         """Start it, which restores it as far as the gate lets it, and return when it runs.
 
@@ -82,7 +97,9 @@ class Arrival(Restore):
             self._start(self._created)
 
     def _ticket(self, created: Created) -> tickets.Ticket:
-        return dataclasses.replace(super()._ticket(created), gate=self._gate)
+        made = super()._ticket(created)
+        options = {**made.options, "lazy_pages": True} if self.parameters["mode"] == memory.POST_COPY else made.options
+        return dataclasses.replace(made, gate=self._gate, options=options)
 
     def prove(self) -> dict[str, Any]:
         """Verify that it is a first-class container; return its summary.

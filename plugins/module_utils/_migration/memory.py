@@ -1,19 +1,125 @@
 # Copyright: (c) 2026, Stillpoint contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The memory's way between CRIU and the channel."""
+"""The memory's way from CRIU on the source through the channel to CRIU on the target."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import socket
+import subprocess
+import threading
+import time
 
+from ansible_collections.stillpoint.criu.plugins.module_utils._migration import channel
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ansible_collections.stillpoint.criu.plugins.module_utils._migration.limit import Limit
+
+STOP_AND_COPY = "stop_and_copy"
+POST_COPY = "post_copy"
 _BUFFER_BYTES = 8 << 20
+_SOCKET = "lazy-pages.socket"  # in the folder that the restore works in, by CRIU's own choice
+_START_SECONDS = 10.0
+_STEP_SECONDS = 0.002
 
 
-def pair() -> tuple[socket.socket, socket.socket]:
+def _pair() -> tuple[socket.socket, socket.socket]:
     """Return a connected pair with room for much at a time: every wake-up of the other side costs a frozen moment."""
     ends = socket.socketpair()
     for end in ends:
         for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
             end.setsockopt(socket.SOL_SOCKET, option, _BUFFER_BYTES)
     return ends
+
+
+class Relay:
+    """Passes on what a program says at one end of a pair of sockets.
+
+    Args:
+        connection: to the other host; closed when the program or the other host has ended the conversation.
+        limit: on what this side sends.
+        compression: auto, none or zstd.
+    Attributes:
+        end: the program's end.
+    """
+
+    def __init__(self, connection: channel.Connection, limit: Limit | None, compression: str) -> None:
+        ours, self.end = _pair()
+        self._connection = connection
+
+        def relay() -> None:
+            descriptor = ours.detach()
+            # When it breaks, either program sees the end of its conversation and fails.
+            with contextlib.closing(connection), contextlib.suppress(channel.ChannelError):
+                connection.pump(descriptor, descriptor, limit=limit, compression=compression)
+
+        self._thread = threading.Thread(target=relay, name="memory", daemon=True)
+
+    def abort(self) -> None:
+        """End the conversation from another thread."""
+        self._connection.abort()
+
+    def start(self) -> None:
+        """Begin, once the program has its end."""
+        self._thread.start()
+
+
+class Receiver:
+    """The program of CRIU on the target that takes the memory.
+
+    With stop_and_copy it is the page server, which writes it into the images before the restore begins; with post_copy
+    the daemon that fetches pages for the restored processes.
+
+    Args:
+        executable: path of criu.
+        mode: STOP_AND_COPY or POST_COPY.
+        images: folder of the images.
+        work: folder that the restore works in.
+        connection: where the memory comes from.
+    """
+
+    def __init__(self, executable: str, mode: str, images: str, work: str, connection: channel.Connection) -> None:
+        relay = Relay(connection, None, "none")
+        descriptor = relay.end.fileno()
+        program = ["lazy-pages", "--page-server"] if mode == POST_COPY else ["page-server"]
+        self._name = program[0]
+        arguments = ["--images-dir", images, "--work-dir", work, "--ps-socket", str(descriptor), "-v4"]
+        log = os.path.join(os.path.dirname(images), f"{program[0]}.log")
+        # Not run_command: agents have no AnsibleModule.  pylint: disable-next=ansible-bad-function
+        self._process = subprocess.Popen(
+            [executable, *program, *arguments, "--log-file", log],
+            pass_fds=[descriptor],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        relay.end.close()
+        relay.start()
+        if mode == POST_COPY:
+            self._wait_for(os.path.join(work, _SOCKET))
+
+    def _wait_for(self, path: str) -> None:
+        """Wait until the restore can find the daemon, or there is none: then the restore says so."""
+        deadline = time.monotonic() + _START_SECONDS
+        while not os.path.exists(path) and self._process.poll() is None and time.monotonic() < deadline:
+            time.sleep(_STEP_SECONDS)
+
+    def trouble(self) -> str:
+        """Return what has gone wrong so far, "" when nothing has."""
+        return self.finish(0) if self._process.poll() is not None else ""
+
+    def finish(self, timeout: float | None) -> str:
+        """Wait until it has all; return what is wrong, "" when nothing is."""
+        try:
+            code = self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return f"CRIU has not received the memory within {timeout:.0f} s"
+        return "" if code == 0 else f"CRIU could not receive the memory; its log there: {self._name}.log"
+
+    def close(self) -> None:
+        """End it, whatever it does."""
+        self._process.kill()
+        self._process.wait()

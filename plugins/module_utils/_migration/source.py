@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import threading
 import time
 import traceback
@@ -25,19 +24,24 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._migration import 
     memory,
     settle,
     streams,
+    transfer,
 )
+from ansible_collections.stillpoint.criu.plugins.module_utils._migration.limit import Limit
 from ansible_collections.stillpoint.criu.plugins.module_utils._migration.stillness import Stillness
 from ansible_collections.stillpoint.criu.plugins.module_utils._oci import cgroup, kernel, process
 from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import engines, save
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
+    from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.target import Volume
     from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base import Engine
 
 CHECKPOINT = "moving"
 _ASK_SECONDS = 1.0
+_PASSES = 2  # over volumes while the container runs: the second one is short, so the one while it stands still is
 _ROLL_BACK_SECONDS = 5.0
 _ANSWER_SECONDS = 3600.0  # for steps that copy images or volumes while the container runs
 
@@ -58,6 +62,11 @@ class Source:
         self.asked = settle.request(folder)
         self.log = journal.Journal(folder)
         self.control: channel.Connection | None = None
+        self._relay: memory.Relay | None = None
+        self._giver: threading.Thread | None = None
+        self._refusal: Exception | None = None
+        self._timings: dict[str, float] = {}
+        self._limit = Limit(self.asked["rate_limit"]) if self.asked["rate_limit"] else None
         self._connections: list[channel.Connection] = []
         self._over = threading.Event()  # whatever can be waited for while it stands still
         self._overdue = ""  # why it was given up
@@ -108,6 +117,8 @@ class Source:
                 f"{target.name} has no control group of its own, so it cannot be held still while it is moved."
             )
         network = facts.own_network and "network" not in target.shared
+        if self.asked["mode"] == memory.POST_COPY:
+            preflight.check_lazy(target.name)
         still = Stillness(target.pid, process.start_time(target.pid), group, network)
         self.log.move(
             journal.PREPARING,
@@ -139,38 +150,62 @@ class Source:
         record["established_tcp"] = True
         self.control = control = self._connect("control")
         control.send(
-            {"type": "offer", "record": record, "config": made.target.config, "needed_bytes": made.facts.needed_bytes}
+            {
+                "type": "offer",
+                "record": record,
+                "config": made.target.config,
+                "needed_bytes": made.facts.needed_bytes,
+                "mode": self.asked["mode"],
+            }
         )
         answer = control.receive(_ANSWER_SECONDS)
         if answer["type"] == "image":
             command = engine.save_image(made.target.record["image"], named=answer["named"])
             control.send({"type": "image"})
-            streams.send_stream(control, command)
+            streams.send_stream(control, command, limit=self._limit, compression=self.asked["compression"])
             answer = control.receive(_ANSWER_SECONDS)
         self._check(answer, "accepted")
         self.log.entries["warnings"] = [*made.warnings, *answer.get("warnings", [])]
-        pages = self._connect("pages")
-        ours, criu_end = memory.pair()
-        control.send({"type": "arm"})
-        self._answer(control, "armed", _ANSWER_SECONDS)
-        self.log.move(journal.ARMED)
-        pump = threading.Thread(target=self._pump, args=(pages, ours), name="pages", daemon=True)
-        pump.start()
-        self._still = still
-        self._made = made
-        self._frozen = time.monotonic()
-        self.log.move(journal.FROZEN)
-        statistics = handover.Handover(made, still.group, criu_end.detach(), lambda: self._deliver(control)).run()
-        self.log.entries["statistics"] = statistics
+        control.send({"type": "make"})
+        empty = self._answer(control, "made", _ANSWER_SECONDS)["empty"]
+        with contextlib.ExitStack() as last_passes:
+            sends = [self._bring(volume, last_passes) for volume in made.target.volumes if volume.destination in empty]
+            made.elsewhere = set(empty)
+            control.send({"type": "arm"})
+            self._relay = relay = memory.Relay(self._connect("memory"), self._limit, self.asked["compression"])
+            self._answer(control, "armed", _ANSWER_SECONDS)
+            self.log.move(journal.ARMED)
+            self._still, self._made, self._frozen = still, made, time.monotonic()
+            self.log.move(journal.FROZEN)
+            relay.start()
+            dump = handover.Handover(
+                made,
+                still.group,
+                relay.end.detach(),
+                lazy=self.asked["mode"] == memory.POST_COPY,
+                copy=lambda: _all(sends),
+                deliver=lambda: self._deliver(control),
+            )
+            try:
+                self.log.entries["statistics"] = dump.run()
+            finally:
+                if self._giver is not None:
+                    self._giver.join()
+                if self._refusal is not None:
+                    raise self._refusal
 
-    def _pump(self, pages: channel.Connection, end: socket.socket) -> None:
-        try:
-            descriptor = end.detach()
-            pages.pump(descriptor, descriptor)
-        except channel.ChannelError:
-            pass  # CRIU sees the end of its connection and fails
-        finally:
-            pages.close()
+    def _bring(self, volume: Volume, last_passes: contextlib.ExitStack) -> Callable[[], int]:
+        """Copy a volume while the container uses it; return what copies the rest once it stands still."""
+
+        def connect(_purpose: str) -> channel.Connection:
+            if self.control is not None:
+                self.control.send({"type": "volume", "destination": volume.destination})
+            return self._connect("volume")
+
+        options: dict[str, Any] = {"delete": True, "limit": self._limit, "compression": self.asked["compression"]}
+        for _pass in range(_PASSES):
+            transfer.send_tree(connect, volume.source, "volume", final=False, **options)
+        return last_passes.enter_context(transfer.prepared(connect, volume.source, "volume", final=True, **options))
 
     @staticmethod
     def _answer(control: channel.Connection, wanted: str, timeout: float) -> dict[str, Any]:
@@ -192,15 +227,35 @@ class Source:
         streams.send_stream(control, ["tar", "--directory", folder, "--create", "--file=-", "."])
         control.send({"type": "complete", "record": record})
         files_sent = time.monotonic()
-        self._answer(control, "ready", self.asked["freeze_timeout"])
-        self._still.shut()
-        timings = {
+        self._timings = {
             "memory_ms": (memory_sent - self._frozen) * 1000,
             "files_ms": (files_sent - memory_sent) * 1000,
-            "restore_ms": (time.monotonic() - files_sent) * 1000,
         }
-        self.log.move(journal.GO, timings=timings)
+        if self.asked["mode"] != memory.POST_COPY:
+            self._give(control)
+            return
+        # The restore needs pages before it is ready, and CRIU serves them once it has been answered.
+        self._still.shut()
+        self._giver = threading.Thread(target=self._give_or_break_off, args=(control,), name="give")
+        self._giver.start()
+
+    def _give(self, control: channel.Connection) -> None:
+        """Wait until the target has restored it, then leave the decision to the target."""
+        files_sent = time.monotonic()
+        self._answer(control, "ready", self.asked["freeze_timeout"])
+        if self._giver is None:
+            self._still.shut()
+        self._timings["restore_ms"] = (time.monotonic() - files_sent) * 1000
+        self.log.move(journal.GO, timings=self._timings)
         control.send({"type": "go"})
+
+    def _give_or_break_off(self, control: channel.Connection) -> None:
+        try:
+            self._give(control)
+        except (NotMoved, channel.ChannelError, OSError) as e:
+            self._refusal = e
+            if self._relay is not None and self.log.state != journal.GO:
+                self._relay.abort()  # CRIU need not wait for anybody who fetches pages
 
     # -- after it was given away -----------------------------------------------------------------------------------
 
@@ -244,6 +299,14 @@ class Source:
                 self.control = None
             time.sleep(_ASK_SECONDS)
         return settle.told(self.folder)
+
+
+def _all(sends: list[Callable[[], int]]) -> None:
+    for send in sends:
+        try:
+            send()
+        except channel.ChannelError as e:
+            raise OSError(str(e)) from e
 
 
 def take_over(folder: str) -> None:

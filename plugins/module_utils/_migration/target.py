@@ -12,10 +12,10 @@ import contextlib
 import json
 import os
 import socket
-import subprocess
 import threading
 import time
 import traceback
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import manifest, store
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError
@@ -26,10 +26,11 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._migration import 
     memory,
     settle,
     streams,
+    transfer,
 )
 from ansible_collections.stillpoint.criu.plugins.module_utils._migration.arrival import Arrival
 from ansible_collections.stillpoint.criu.plugins.module_utils._oci import announce, kernel
-from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import gate
+from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import gate, places
 from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import engines
 
 TYPE_CHECKING = False
@@ -40,6 +41,7 @@ CHECKPOINT = "arriving"
 _SPARE = 1.25  # images are a little larger than the memory
 _SPARE_BYTES = 64 << 20
 _STEP_SECONDS = 0.5
+_ANSWER_SECONDS = 3600.0  # for steps that copy images or volumes while the container runs
 _ASKED_SECONDS = 86400.0  # how long a source is waited for that may still ask
 
 
@@ -66,6 +68,9 @@ class Target:
         self._restore: socket.socket | None = None  # the restore's end of the gate
         self._record: dict[str, Any] = {}
         self._timings: dict[str, float] = {}
+        self._receiver: memory.Receiver | None = None
+        self._pool = ThreadPoolExecutor(max_workers=64)
+        self._volumes: list[Future[str]] = []
 
     def run(self) -> None:
         """Receive it; whatever happens, the journal tells at the end."""
@@ -114,22 +119,28 @@ class Target:
             streams.receive_stream(control, arrival.engine.load_image())
             arrival.prepare()
         control.send({"type": "accepted", "warnings": arrival.warnings})
-        pages = self._accept("pages", self.asked["wait_for_source"])
-        self._expect(control, "arm", None)
+        self._expect(control, "make", _ANSWER_SECONDS)
+        lazy = offer["mode"] == memory.POST_COPY
         settle.keep_plan(self.folder, arrival.plan)
-        self.log.move(journal.PREPARING, engine=arrival.engine.NAME, new_name=arrival.new_name)
+        self.log.move(journal.PREPARING, engine=arrival.engine.NAME, new_name=arrival.new_name, lazy=lazy)
         container = arrival.create()
         settle.keep_plan(self.folder, arrival.plan)  # which may now say more
         self.log.move(journal.PREPARING, created=container)
+        folders = arrival.empty_volumes()
+        control.send({"type": "made", "empty": sorted(folders)})
+        connection = self._receive_volumes(control, folders)
         if arrival.waits_early:
             self._start(listening)
         images = os.path.join(path, name, CHECKPOINT)
-        server = self._serve_pages(pages, os.path.join(images, store.IMAGES))
+        if not lazy:
+            self._receiver = self._receive_memory(memory.STOP_AND_COPY, images, images, connection)
         self.log.move(journal.ARMED)
         control.send({"type": "armed"})
-        self._take(control, images, server)
+        self._take(control, images)
         if self._starter is None:
             self._start(listening)
+        if lazy:
+            self._receiver = self._receive_memory(memory.POST_COPY, images, places.folder(container), connection)
         self._pass_gate(gate.ARMED)
         self._await_stage(gate.READY)
         self.log.move(journal.READY)
@@ -137,6 +148,18 @@ class Target:
         self._expect(control, "go", self.asked["freeze_timeout"])
         self.log.move(journal.GO)
         self._let_run(control)
+
+    def _receive_volumes(self, control: channel.Connection, folders: dict[str, str]) -> channel.Connection:
+        """Receive volumes, in passes, until the source is ready to freeze; return the connection for the memory."""
+        while True:
+            message = control.receive(_ANSWER_SECONDS)
+            if message.get("type") == "volume" and message.get("destination") in folders:
+                connection = self._accept("volume", self.asked["wait_for_source"])
+                self._volumes.append(self._pool.submit(_receive_volume, connection, folders[message["destination"]]))
+                continue
+            memory_connection = self._accept("memory", self.asked["wait_for_source"])
+            self._check(message, "arm")
+            return memory_connection
 
     def _lay_out(self, offer: dict[str, Any]) -> str:
         """Make the place in memory for what arrives, with its description; return the folder of checkpoints."""
@@ -156,7 +179,10 @@ class Target:
         manifest.write(folder, {**record, "path": folder, "name": CHECKPOINT, "files": {}})
 
     def _expect(self, control: channel.Connection, wanted: str, timeout: float | None) -> dict[str, Any]:
-        message = control.receive(timeout)
+        return self._check(control.receive(timeout), wanted)
+
+    @staticmethod
+    def _check(message: dict[str, Any], wanted: str) -> dict[str, Any]:
         if message.get("type") != wanted:
             raise Failed(str(message.get("reason") or "The source has given up."))
         return message
@@ -211,53 +237,19 @@ class Target:
 
     # -- while the container stands still --------------------------------------------------------------------------
 
-    def _serve_pages(self, pages: channel.Connection, images: str) -> subprocess.Popen[bytes]:
-        """Have CRIU's page server take the memory into the images."""
-        ours, theirs = memory.pair()
-        log = os.path.join(os.path.dirname(images), "page-server.log")
-        # Not run_command: agents have no AnsibleModule.  pylint: disable-next=ansible-bad-function
-        server = subprocess.Popen(
-            [
-                self._executable(),
-                "page-server",
-                "--images-dir",
-                images,
-                "--work-dir",
-                os.path.dirname(images),
-                "--ps-socket",
-                str(theirs.fileno()),
-                "--log-file",
-                log,
-                "-v4",
-            ],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        theirs.close()
+    def _receive_memory(self, mode: str, images: str, work: str, connection: channel.Connection) -> memory.Receiver:
+        executable = self._arrival.executable if self._arrival is not None else ""
+        return memory.Receiver(executable, mode, os.path.join(images, store.IMAGES), work, connection)
 
-        def relay() -> None:
-            try:
-                descriptor = ours.detach()
-                pages.pump(descriptor, descriptor)
-            except channel.ChannelError:
-                pass  # the page server sees the end and fails
-            finally:
-                pages.close()
-
-        threading.Thread(target=relay, name="pages", daemon=True).start()
-        return server
-
-    def _executable(self) -> str:
-        return self._arrival.executable if self._arrival is not None else ""
-
-    def _take(self, control: channel.Connection, images: str, server: subprocess.Popen[bytes]) -> None:
-        """Receive everything else, and see that the memory has come whole."""
+    def _take(self, control: channel.Connection, images: str) -> None:
+        """Receive everything else, and see that all has come whole."""
         streams.receive_stream(control, ["tar", "--directory", images, "--extract", "--file=-"])
         self._record = self._expect(control, "complete", self.asked["freeze_timeout"])["record"]
-        if server.wait(self.asked["freeze_timeout"]) != 0:
-            raise Failed("CRIU's page server could not take the memory; its log: page-server.log")
+        problem = self._receiver.finish(self.asked["freeze_timeout"]) if self._receiver is not None else ""
+        for volume in self._volumes:
+            problem = problem or volume.result(self.asked["freeze_timeout"])
+        if problem:
+            raise Failed(problem)
         self._describe(images, self._record)
 
     # -- once it is ours -------------------------------------------------------------------------------------------
@@ -268,9 +260,12 @@ class Target:
         begun = time.monotonic()
         with contextlib.suppress(OSError):  # the restore has ended, and the engine says why
             self._pass_gate(gate.READY)
-        self._starter.join(self.asked["timeout"])
-        if self._starter.is_alive():
-            raise Failed("The engine has not said in time that the container runs.")
+        deadline = time.monotonic() + self.asked["timeout"]
+        while self._starter.is_alive():
+            self._starter.join(_STEP_SECONDS)
+            problem = self._receiver.trouble() if self._receiver is not None else ""
+            if problem or time.monotonic() > deadline:
+                raise Failed(problem or "The engine has not said in time that the container runs.")
         if self._failure is not None:
             raise Failed(str(self._failure))
         self._timings["start_ms"] = (time.monotonic() - begun) * 1000
@@ -278,6 +273,10 @@ class Target:
         if found["pid"]:
             announce.announce(found["pid"])
         summary = self._arrival.prove()
+        # With post_copy memory may still be missing: only when all is here the source is told to end the original.
+        problem = self._receiver.finish(None) if self._receiver is not None else ""
+        if problem:
+            raise Failed(problem)
         while not self.log.reached(journal.RUNNING):
             try:
                 self.log.move(journal.RUNNING, summary=summary)
@@ -296,9 +295,12 @@ class Target:
         self.log = journal.Journal(self.folder)
         if self.log.state in (journal.RUNNING, *journal.ENDED):
             return reason  # it runs here whatever became of the source
+        if self._receiver is not None:
+            self._receiver.close()
         if self._restore is not None:
             self._restore.close()
-        if self._starter is not None:
+        if self._starter is not None and self._arrival is not None:
+            # The engine need not be asked to end it: whoever restores it sees that the gate is closed.
             self._starter.join(self.asked["timeout"])
         if self._arrival is not None:
             reason = f"{reason}\n{self._arrival.settle(restored=False)}"
@@ -330,6 +332,17 @@ class Target:
             asking.close()
             if understood:
                 return
+
+
+def _receive_volume(connection: channel.Connection, folder: str) -> str:
+    """Receive one pass over a volume; return what is wrong, "" when nothing is."""
+    try:
+        transfer.receive_tree(connection, folder, delete=True)
+    except channel.ChannelError as e:
+        return str(e)
+    finally:
+        connection.close()
+    return ""
 
 
 def tell(asking: channel.Connection, folder: str) -> bool:

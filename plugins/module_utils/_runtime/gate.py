@@ -59,3 +59,12 @@ class Gate:
             raise Closed(f"the migration that this restore belongs to was given up ({e.strerror})") from e
         if answer != stage:
             raise Closed("the migration that this restore belongs to was given up")
+
+    def is_closed(self) -> bool:
+        """Tell whether the other side has hung up."""
+        if not select.select([self._socket], [], [], 0)[0]:
+            return False
+        try:
+            return not self._socket.recv(1, socket.MSG_PEEK)
+        except OSError:
+            return True

@@ -9,7 +9,8 @@ import importlib.util
 import os
 
 from ansible.module_utils.common.respawn import has_respawned, probe_interpreters_for_module, respawn_module
-from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import store
+from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import restic, store
+from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.repository import Repository
 from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import engines
 
 TYPE_CHECKING = False
@@ -35,7 +36,35 @@ ENGINE: dict[str, dict[str, Any]] = {
     "containerd_namespace": {"type": "str", "default": "default"},
     "cri_endpoint": {"type": "str"},
 }
+REPOSITORY: dict[str, dict[str, Any]] = {
+    "repository": {"type": "str"},
+    "repository_password_file": {"type": "path", "no_log": False},
+    "repository_password_command": {"type": "str", "no_log": False},
+    "repository_environment": {"type": "dict", "no_log": True},
+    "repository_options": {"type": "list", "elements": "str", "default": []},
+    "repository_timeout": {"type": "int", "default": 60},
+    "restic_executable": {"type": "str", "default": "restic"},
+}
 PATH: dict[str, dict[str, Any]] = {"path": {"type": "path", "default": store.DEFAULT_PATH}}
+
+
+def repository(parameters: dict[str, Any]) -> Repository:
+    """Return the repository that the options name.
+
+    Raises:
+        Refused: they cannot work.
+    """
+    return Repository(
+        restic.Settings(
+            location=parameters["repository"],
+            executable=parameters["restic_executable"],
+            password_file=parameters["repository_password_file"],
+            password_command=parameters["repository_password_command"],
+            environment={name: str(value) for name, value in (parameters["repository_environment"] or {}).items()},
+            options=tuple(parameters["repository_options"]),
+            timeout=parameters["repository_timeout"],
+        )
+    )
 
 
 def find_libraries(*names: str) -> None:

@@ -9,7 +9,7 @@ import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import foreign, manifest, preflight, store
+from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import manifest, preflight, store
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.draft import FULL
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError, Refused
 from ansible_collections.stillpoint.criu.plugins.module_utils._criu import netlock, statistics
@@ -57,7 +57,7 @@ class Restore:
             )
         self.engine = engines.connect(parameters["engine"] or self._engine_of_checkpoint(), parameters)
         self.new_name = self.engine.restored_name(parameters["new_name"], self.entry.container)
-        self.warnings: list[str] = list(self.record["warnings"]) if self.entry.pending else []
+        self.warnings: list[str] = list(self.record["warnings"]) if self.entry.bring else []
         self.actions: list[str] = []
         self.timings: dict[str, float] = {}
         self.statistics: dict[str, Any] = {}
@@ -82,8 +82,8 @@ class Restore:
     def predicted(self) -> list[str]:
         """Return what :meth:`run` would do, and what would be done before it."""
         found = [f"would restore {self.new_name} from {self.entry.path}"]
-        if self.entry.pending:
-            found.insert(0, f"would take the archive {self.parameters['archive']} over into {self.entry.path}")
+        if self.entry.bring:
+            found.insert(0, f"would take {self.entry.source} over into {self.entry.path}")
         return found
 
     def prepare(self) -> None:
@@ -103,11 +103,10 @@ class Restore:
 
     def _problems(self) -> list[str]:
         """Return what is wrong with the checkpoint's files."""
-        if self.entry.pending:
+        if self.entry.bring:
             return []
-        needed = [manifest.SPEC, *(f"{store.VOLUMES}/{volume['name']}.tar" for volume in self.record["volumes"])]
-        unknown = [f"{name} is not among its recorded files" for name in needed if name not in self.record["files"]]
-        return unknown + manifest.problems(self.entry.path, self.record)
+        archives.check_files(self.record, self.entry.path)
+        return manifest.problems(self.entry.path, self.record)
 
     def _look(self) -> None:
         """Find out whether this host can take the container."""
@@ -166,9 +165,10 @@ class Restore:
         Raises:
             CheckpointError, EngineError: it failed; the half-made container was removed, the checkpoint is untouched.
         """
-        if self.entry.pending:
-            self.record = foreign.adopt(self.entry.pending, self.parameters["path"], self.entry.container)
-            self.actions.append(f"took the archive {self.parameters['archive']} over into {self.entry.path}")
+        if self.entry.bring:
+            self.record = self.entry.bring()
+            self.actions.append(f"took {self.entry.source} over into {self.entry.path}")
+            self._look()  # once more: some engines look into the files, which were not here before
         begun = time.monotonic()
         created = self.engine.create(self.plan)
         container = created.container_id

@@ -17,7 +17,7 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError, Refused
 from ansible_collections.stillpoint.criu.plugins.module_utils._criu import features
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
-from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import engines
+from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import engines, exports
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,12 +77,15 @@ def run(parameters: dict[str, Any], options: dict[str, Any], *, check: bool) -> 
     if not files:
         preflight.check_criu(chosen.executable)
     outcomes = []
-    for engine, container in engines.select(parameters, parameters["name"], parameters["labels"]):
+    selected = list(engines.select(parameters, parameters["name"], parameters["labels"]))
+    further = exports.Exports(parameters, len(selected), check=check)
+    for engine, container in selected:
         outcome = Outcome(container)
         outcomes.append(outcome)
         try:
             target = engine.describe(container, parameters["bind_mounts"])
             facts = (preflight.examine_files if files else preflight.examine)(target, chosen, path)
+            planned = further.check(target.name, name)
             if check:
                 store.check_free(path, target.name, name)
                 outcome.checkpoint = {"name": name, "container": {"id": target.container_id, "name": target.name}}
@@ -90,10 +93,13 @@ def run(parameters: dict[str, Any], options: dict[str, Any], *, check: bool) -> 
                     path=f"{path}/{target.name}/{name}",
                     needed_bytes=facts.needed_bytes,
                     warnings=[*target.warnings, *facts.warnings],
+                    **planned,
                 )
             else:
                 take = files_only.take if files else dump.take
-                outcome.checkpoint = summary(take(target, chosen, path, name, facts))
+                record = take(target, chosen, path, name, facts)
+                outcome.checkpoint = summary(record)
+                outcome.checkpoint.update(further.send(record))
         except (CheckpointError, EngineError, OSError) as e:
             outcome.error = str(e)
     return outcomes

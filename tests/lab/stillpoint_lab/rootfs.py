@@ -84,7 +84,15 @@ RECIPES = {
                 "kmod",
                 "less",
                 "strace",
+                "age",
+                "openssl",
+                "python3-zstandard",
+                "restic",
+                "restic-rest-server",
+                "python3-moto",  # with flask-cors a server for the S3 interface
+                "python3-flask-cors",
             ),
+            remove=("usr/lib/python3/dist-packages/botocore/data/[!s]*/20*",),  # 90 MB on services other than S3
             newer=("criu", "libcriu2", "python3-pycriu"),  # crun loads libcriu2 for a checkpoint of its own
         ),
         Recipe("current", base="stable", newer=_ENGINES),
