@@ -24,7 +24,8 @@ requirements:
 from ansible.module_utils.common.text.formatters import bytes_to_human
 from ansible.plugins.callback import CallbackBase
 
-_CHECKPOINT, _RESTORE = "stillpoint.criu.container_checkpoint", "stillpoint.criu.container_restore"
+_CHECKPOINT = "stillpoint.criu.container_checkpoint"
+_RESTORE = "stillpoint.criu.container_restore"
 _COLUMNS = ("host", "container", "engine", "frozen ms", "size", "where", "result")
 
 

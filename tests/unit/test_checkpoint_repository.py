@@ -124,6 +124,17 @@ def test_one_that_answers_again_is_not(script):
     assert restic.Restic(script(text))("backup") == ""
 
 
+def test_making_it_where_there_is_none(script, tmp_path):
+    text = f'echo "$*" >> {tmp_path}/calls; [ "$1" = init ] || {{ echo "Fatal: none" >&2; exit 10; }}'
+    there = repository.Repository(script(text))
+    with pytest.raises(restic.ResticError, match="There is no repository"):
+        there.open()
+    there.open(create=True, check=True)
+    assert "init" not in (tmp_path / "calls").read_text()
+    there.open(create=True)
+    assert (tmp_path / "calls").read_text().splitlines()[-1] == "init"
+
+
 def test_what_is_sent(script, tmp_path):
     summary = '{"message_type":"summary","data_added":9,"data_added_packed":5,"snapshot_id":"abc"}'
     settings = script(f"echo \"$*\" > arguments; echo '{summary}'")

@@ -85,7 +85,8 @@ def opened(path: str, identity: str | None = None) -> Iterator[IO[bytes]]:
                 else:
                     yield plain
     except pipes.ProgramError as e:
-        raise Refused(f"The archive {path} is damaged or incomplete, or not for this identity: {e}.") from e
+        other = ", or not for this identity" if identity else ""
+        raise Refused(f"The archive {path} is damaged or incomplete{other}: {e}.") from e
 
 
 def _decryption(path: str, identity: str | None) -> list[str]:

@@ -56,7 +56,7 @@ class _Programs:
                 taken.close()  # so that the one before learns when this one ends
             taken = program.stdout
             self._running.append(program)
-        if taken:
+        if commands and taken:
             self.ends.append(taken)
 
     def check(self) -> None:
@@ -105,19 +105,16 @@ def reading(source: IO[bytes], commands: list[list[str]]) -> Iterator[IO[bytes]]
         ProgramError: one of them failed, and what came out has been read to its end.
         Refused: one of them is not on this host.
     """
-    if not commands:
-        yield source
-        return
     programs = _Programs(commands, source, subprocess.PIPE)
-    stream = programs.ends[-1]
+    stream = programs.ends[-1] if commands else source
     try:
         try:
             yield stream
         except Refused:
-            if not stream.read(1):
+            if commands and not stream.read(1):
                 programs.check()  # a stream that ended early: its programs know better why
             raise
-        while stream.read(BLOCK):
+        while commands and stream.read(BLOCK):
             pass
         programs.check()
     finally:
@@ -132,15 +129,13 @@ def writing(target: IO[bytes], commands: list[list[str]]) -> Iterator[IO[bytes]]
         ProgramError: one of them failed.
         Refused: one of them is not on this host.
     """
-    if not commands:
-        yield target
-        return
     programs = _Programs(commands, subprocess.PIPE, target)
-    sink = programs.ends[0]
+    sink = programs.ends[0] if commands else target
     try:
         try:
             yield sink
-            sink.close()
+            if commands:
+                sink.close()
         except BrokenPipeError:
             programs.check()
             raise

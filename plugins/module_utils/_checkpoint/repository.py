@@ -62,11 +62,12 @@ class Repository:
         self.location = settings.location
         self._restic = restic.Restic(settings)
 
-    def open(self, *, create: bool = False) -> None:
+    def open(self, *, create: bool = False, check: bool = False) -> None:
         """Make sure that it is there and the password is right.
 
         Args:
             create: make it where there is none.
+            check: only find out whether that might work.
         Raises:
             CheckpointError: it is not, or cannot be reached.
         """
@@ -75,7 +76,8 @@ class Repository:
         except restic.ResticError as e:
             if e.code != restic.NO_REPOSITORY or not create:
                 raise
-            self._restic("init")
+            if not check:
+                self._restic("init")
 
     def send(self, record: dict[str, Any]) -> dict[str, Any]:
         """Send a complete checkpoint.

@@ -35,7 +35,7 @@ _STEP_SECONDS = 0.02
 def main() -> None:
     """Run one side: ``agent.py source|target FOLDER``. Everything else is in the folder."""
     side, folder = sys.argv[1:]
-    with settle.held(folder):
+    with settle.held(folder, patience=_START_SECONDS):  # somebody may just be asking whether it is held
         if side == "source":
             with guard.guarded(lambda: source.take_over(folder)):
                 source.Source(folder).run()

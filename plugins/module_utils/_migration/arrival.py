@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 # What a migration does not change of the options of container_restore.
 _FIXED: dict[str, Any] = {
     "archive": None,
+    "checkpoint_time": None,
+    "repository": None,
     "scope": "full",
     "tcp_close": False,
     "verify": True,

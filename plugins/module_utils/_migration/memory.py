@@ -44,11 +44,13 @@ class Relay:
         compression: auto, none or zstd.
     Attributes:
         end: the program's end.
+        traffic: what was relayed so far.
     """
 
     def __init__(self, connection: channel.Connection, limit: Limit | None, compression: str) -> None:
         ours, self.end = _pair()
         self._connection = connection
+        self.traffic = connection.traffic
 
         def relay() -> None:
             descriptor = ours.detach()

@@ -51,18 +51,26 @@ class Busy(Exception):
 
 
 @contextlib.contextmanager
-def held(folder: str) -> Iterator[None]:
+def held(folder: str, patience: float = 0.0) -> Iterator[None]:
     """Be the only one who works on a side of a migration; a child of the one who is, such as its guard, is as well.
 
+    Args:
+        folder: of the migration on this host.
+        patience: seconds to wait for somebody else.
     Raises:
         Busy: somebody else does.
     """
     descriptor = os.open(os.path.join(folder, "lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Busy from None
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise Busy from None
+                time.sleep(_STEP_SECONDS)
         yield
     finally:
         os.close(descriptor)
@@ -117,7 +125,7 @@ def source(folder: str, verdict: str = "") -> str:
     log = journal.Journal(folder)
     if log.state in journal.BEFORE_GO or (log.state == journal.GO and verdict == journal.ABORTED):
         _resume(log)
-        log.move(journal.ABORTED, reason=log.entries.get("reason") or _interrupted(folder, verdict))
+        log.move(journal.ABORTED, reason=log.entries.get("reason") or _interrupted(folder, log))
     elif log.state == journal.GO and verdict in (journal.RUNNING, journal.DONE):
         log.move(journal.RUNNING)
     if log.state == journal.RUNNING:
@@ -138,15 +146,15 @@ def source(folder: str, verdict: str = "") -> str:
     return log.state
 
 
-def _interrupted(folder: str, verdict: str) -> str:
-    if verdict:
+def _interrupted(folder: str, log: journal.Journal) -> str:
+    if log.state == journal.GO:
         return "the target has given up after its copy had been allowed to run"
     return f"the process that moved it was killed on the source; its log: {os.path.join(folder, 'agent.log')}"
 
 
 def _resume(log: journal.Journal) -> None:
     still = stillness(log)
-    if still is not None:
+    if still is not None and not log.entries.get("checked"):  # then nothing was done but to ask
         if log.reached(journal.FROZEN):
             still.resume()
         still.announce()

@@ -22,6 +22,7 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._migration import 
     channel,
     journal,
     memory,
+    progress,
     settle,
     streams,
     transfer,
@@ -66,6 +67,7 @@ class Source:
         self._giver: threading.Thread | None = None
         self._refusal: Exception | None = None
         self._timings: dict[str, float] = {}
+        self._sent = 0  # bytes of files, while it stood still
         self._limit = Limit(self.asked["rate_limit"]) if self.asked["rate_limit"] else None
         self._connections: list[channel.Connection] = []
         self._over = threading.Event()  # whatever can be waited for while it stands still
@@ -125,6 +127,7 @@ class Source:
             engine=engine.NAME,
             container={"id": target.container_id, "name": target.name},
             stillness=asdict(still),
+            mode=memory.POST_COPY if self.asked["mode"] == memory.POST_COPY else memory.STOP_AND_COPY,
         )
         place = os.path.join(self.folder, settle.MEMORY)
         os.mkdir(place, 0o700)
@@ -149,27 +152,27 @@ class Source:
         record = made.record(made.partial.path, sums=False)
         record["established_tcp"] = True
         self.control = control = self._connect("control")
-        control.send(
-            {
-                "type": "offer",
-                "record": record,
-                "config": made.target.config,
-                "needed_bytes": made.facts.needed_bytes,
-                "mode": self.asked["mode"],
-            }
-        )
-        answer = control.receive(_ANSWER_SECONDS)
+        needed = made.facts.needed_bytes
+        offer = {"record": record, "config": made.target.config, "needed_bytes": needed, "mode": self.asked["mode"]}
+        control.send({"type": "offer", **offer})
+        with progress.shown(self.folder, "the target looks whether it can take it"):
+            answer = control.receive(_ANSWER_SECONDS)
         if answer["type"] == "image":
+            self._check_only(needed_bytes=needed, image_sent=True, warnings=made.warnings)
             command = engine.save_image(made.target.record["image"], named=answer["named"])
             control.send({"type": "image"})
-            streams.send_stream(control, command, limit=self._limit, compression=self.asked["compression"])
+            with progress.shown(self.folder, "sending its image"):
+                streams.send_stream(control, command, limit=self._limit, compression=self.asked["compression"])
             answer = control.receive(_ANSWER_SECONDS)
         self._check(answer, "accepted")
-        self.log.entries["warnings"] = [*made.warnings, *answer.get("warnings", [])]
+        self.log.entries["warnings"] = warnings = [*made.warnings, *answer.get("warnings", [])]
+        self._check_only(needed_bytes=needed, warnings=warnings)
         control.send({"type": "make"})
         empty = self._answer(control, "made", _ANSWER_SECONDS)["empty"]
         with contextlib.ExitStack() as last_passes:
-            sends = [self._bring(volume, last_passes) for volume in made.target.volumes if volume.destination in empty]
+            brought = [volume for volume in made.target.volumes if volume.destination in empty]
+            with progress.shown(self.folder, "copying its volumes" if brought else ""):
+                sends = [self._bring(volume, last_passes) for volume in brought]
             made.elsewhere = set(empty)
             control.send({"type": "arm"})
             self._relay = relay = memory.Relay(self._connect("memory"), self._limit, self.asked["compression"])
@@ -187,12 +190,21 @@ class Source:
                 deliver=lambda: self._deliver(control),
             )
             try:
-                self.log.entries["statistics"] = dump.run()
+                with progress.shown(
+                    self.folder, "sending the memory", needed, lambda: needed if self._sent else relay.traffic.sent
+                ):
+                    self.log.entries["statistics"] = dump.run()
             finally:
                 if self._giver is not None:
                     self._giver.join()
                 if self._refusal is not None:
                     raise self._refusal
+
+    def _check_only(self, **facts: Any) -> None:
+        """End here if no more was asked than whether it can be done."""
+        if self.asked["check"]:
+            self.log.move(journal.PREPARING, checked=True, **facts)
+            raise NotMoved("No more than this was asked.")
 
     def _bring(self, volume: Volume, last_passes: contextlib.ExitStack) -> Callable[[], int]:
         """Copy a volume while the container uses it; return what copies the rest once it stands still."""
@@ -224,7 +236,7 @@ class Source:
         memory_sent = time.monotonic()
         folder = self._made.partial.path
         record = self._made.record(folder, sums=False)
-        streams.send_stream(control, ["tar", "--directory", folder, "--create", "--file=-", "."])
+        self._sent = streams.send_stream(control, ["tar", "--directory", folder, "--create", "--file=-", "."])
         control.send({"type": "complete", "record": record})
         files_sent = time.monotonic()
         self._timings = {
@@ -246,7 +258,8 @@ class Source:
         if self._giver is None:
             self._still.shut()
         self._timings["restore_ms"] = (time.monotonic() - files_sent) * 1000
-        self.log.move(journal.GO, timings=self._timings)
+        sent = self._sent + (self._relay.traffic.sent if self._relay is not None else 0)
+        self.log.move(journal.GO, timings=self._timings, bytes=sent)
         control.send({"type": "go"})
 
     def _give_or_break_off(self, control: channel.Connection) -> None:
@@ -274,11 +287,12 @@ class Source:
 
     def _tell(self) -> None:
         """Tell the target how it has ended here."""
-        if self.control is not None:
-            try:
+        with contextlib.suppress(channel.ChannelError, OSError):  # the journal tells it as well
+            if self.control is None and not self._connections:
+                self.control = self._connect("control")  # it still waits for the first word
+            if self.control is not None:
                 self.control.send({"type": journal.Journal(self.folder).state})
-            except channel.ChannelError:
-                pass  # its journal tells it as well
+        if self.control is not None:
             self.control.close()
 
     def _verdict(self) -> str:

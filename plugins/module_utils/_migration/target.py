@@ -49,6 +49,10 @@ class Failed(Exception):
     """The container cannot arrive; the message says why."""
 
 
+class Withdrawn(Failed):
+    """The source has given up, and says so itself."""
+
+
 class Target:
     """One container that arrives.
 
@@ -85,6 +89,9 @@ class Target:
             if not isinstance(e, (CheckpointError, EngineError, Failed, channel.ChannelError, OSError)):
                 traceback.print_exc()
             reason = self._give_up(str(e))
+            if isinstance(e, Withdrawn):
+                control.close()
+                return
             try:
                 control.send({"type": settle.decision(self.log), "reason": reason})
                 control.receive(self.asked["link_timeout"])
@@ -101,7 +108,7 @@ class Target:
         return connection
 
     def _receive(self, control: channel.Connection) -> None:
-        offer = control.receive(self.asked["wait_for_source"])
+        offer = self._expect(control, "offer", self.asked["wait_for_source"])
         self._record = offer["record"]
         path = self._lay_out(offer)
         gate_path = os.path.join(self.folder, "gate")
@@ -183,6 +190,8 @@ class Target:
 
     @staticmethod
     def _check(message: dict[str, Any], wanted: str) -> dict[str, Any]:
+        if message.get("type") == journal.ABORTED:
+            raise Withdrawn("The source has given up.")
         if message.get("type") != wanted:
             raise Failed(str(message.get("reason") or "The source has given up."))
         return message

@@ -36,6 +36,7 @@ ENGINE: dict[str, dict[str, Any]] = {
     "containerd_namespace": {"type": "str", "default": "default"},
     "cri_endpoint": {"type": "str"},
 }
+DEFAULTS: dict[str, Any] = {name: spec.get("default") for name, spec in ENGINE.items()}
 REPOSITORY: dict[str, dict[str, Any]] = {
     "repository": {"type": "str"},
     "repository_password_file": {"type": "path", "no_log": False},

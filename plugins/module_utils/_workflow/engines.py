@@ -203,6 +203,33 @@ def select(options: dict[str, Any], names: list[str], labels: list[str]) -> list
     return chosen
 
 
+def located(options: dict[str, Any], name: str) -> list[tuple[Engine, dict[str, Any]]]:
+    """Return the containers of that name, running or not, as (engine, summary).
+
+    Raises:
+        EngineError: no engine answers.
+    """
+    summaries = [(engine, engine.summary(name)) for engine in _asked_now(options, [name])]
+    return [(engine, summary) for engine, summary in summaries if summary is not None]
+
+
+def running(options: dict[str, Any]) -> list[tuple[Engine, dict[str, Any]]]:
+    """Return all running containers as (engine, summary).
+
+    Raises:
+        EngineError: no engine answers.
+    """
+    chosen = []
+    for engine in _asked_now(options, []):
+        summaries = [engine.summary(container) for container in engine.all_ids()]
+        chosen += [(engine, found) for found in summaries if found is not None and found["status"] == "running"]
+    return chosen
+
+
+def _asked_now(options: dict[str, Any], names: list[str]) -> list[Engine]:
+    return [connect(options["engine"], options)] if options["engine"] else _connect_all(options, names)[0]
+
+
 def _connect_all(options: dict[str, Any], names: list[str]) -> tuple[list[Engine], dict[str, str]]:
     """Connect to every engine that the host seems to use; return (those, {name: why it does not answer})."""
     options = {**options, "executable": None}  # that of an engine which is not named cannot be meant

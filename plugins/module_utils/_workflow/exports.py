@@ -22,7 +22,7 @@ class Exports:
     Args:
         parameters: of the module container_checkpoint.
         count: how many containers are to be saved.
-        check: make nothing.
+        check: only find out what would happen.
     Raises:
         CheckpointError: it could not be done; nothing was saved.
     """
@@ -43,7 +43,7 @@ class Exports:
             )
         self._repository = arguments.repository(parameters) if parameters["repository"] else None
         if self._repository is not None:
-            self._repository.open(create=parameters["repository_init"] and not check)
+            self._repository.open(create=parameters["repository_init"], check=check)
 
     def check(self, container: str, name: str) -> dict[str, Any]:
         """Return what :meth:`send` would add to the checkpoint ``name`` of a container, as far as it is known before.

@@ -58,6 +58,12 @@ class Controller:
         assert done.returncode == 0, f"the role {name} failed:\n{done.stdout}{done.stderr}"
         return done.stdout
 
+    def playbook(self, name: str, /, **variables: Any) -> tuple[int, str]:
+        """Run ``stillpoint.criu.<name>`` and return its exit code and output."""
+        command = ["ansible-playbook", "--inventory", str(self.inventory), f"{COLLECTION}.{name}"]
+        done = self._run([*command, "--extra-vars", json.dumps(variables)], 600.0)
+        return done.returncode, done.stdout + done.stderr
+
     def _run(self, command: list[str], timeout_s: float, text: str = "") -> subprocess.CompletedProcess[str]:
         program = Path(sys.executable).with_name(command[0])
         env = {
