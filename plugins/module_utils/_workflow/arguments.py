@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.util
 import os
 
-from ansible.module_utils.common.respawn import has_respawned, probe_interpreters_for_module, respawn_module
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import restic, store
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.repository import Repository
 from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import engines
@@ -75,6 +74,9 @@ def find_libraries(*names: str) -> None:
     import that needs one says so.
     """
     # Looked for, not imported: loading them takes longer than many a dump.
+    # Not above: the agents of a migration, which have no Ansible, come by here too.
+    from ansible.module_utils.common.respawn import has_respawned, probe_interpreters_for_module, respawn_module
+
     if all(importlib.util.find_spec(name) for name in names) or has_respawned():
         return
     here = [path for path in _INTERPRETERS if os.path.exists(path)]
