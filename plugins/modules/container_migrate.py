@@ -235,13 +235,11 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Move redis from alpha to beta
-  hosts: alpha
-  tasks:
-    - name: Move it
-      stillpoint.criu.container_migrate:
-        name: redis
-        target: beta
+# In a play on the host that it is on:
+- name: Move redis to beta
+  stillpoint.criu.container_migrate:
+    name: redis
+    target: beta
 
 - name: See whether a container of Docker could go on under Podman on another host, without moving it
   stillpoint.criu.container_migrate:

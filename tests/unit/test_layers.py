@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import io
+import os
 import subprocess
 import sys
 import tokenize
@@ -134,3 +135,12 @@ def test_the_restore_runtime_needs_only_what_its_role_installs():
     for path in (PLUGINS / "module_utils" / "_runtime").glob("*.py"):
         below = {layer(name) for name in imports(path.read_text(), ("module_utils", "_runtime"))}
         assert below <= {"_runtime", "_oci", "_criu"}, path
+
+
+def test_the_agents_of_a_migration_start_without_ansible():
+    """Hosts have none."""
+    program = (
+        "import sys; sys.modules['ansible'] = None; "
+        "from ansible_collections.stillpoint.criu.plugins.module_utils._migration import agent"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, env={"PYTHONPATH": os.pathsep.join(sys.path)})

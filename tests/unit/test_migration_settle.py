@@ -135,6 +135,14 @@ def test_target(tmp_path: Path, engine: Engine, state: str, pid: int, reached: s
     assert settle.target(str(tmp_path)) == reached
 
 
+def test_target_that_fetches_its_memory_while_it_runs(tmp_path: Path, engine: Engine) -> None:
+    """Without its agent it has lost its way to the rest."""
+    engine.found = there(os.getpid())
+    enter(tmp_path, journal.GO, lazy=True, **TARGET)
+    settle.keep_plan(str(tmp_path), "as planned")
+    assert settle.target(str(tmp_path)) == journal.ABORTED and engine.calls == ["remove as planned"]
+
+
 def test_target_of_which_only_the_name_is_known(tmp_path: Path, engine: Engine) -> None:
     """A container of that name that runs was not made by the migration."""
     facts = {"engine": "docker", "new_name": "web"}

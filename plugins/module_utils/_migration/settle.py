@@ -181,7 +181,9 @@ def target(folder: str, verdict: str = "") -> str:
     if log.state not in (journal.RUNNING, *journal.ENDED):
         engine = engines.connect(log.entries["engine"], request(folder)) if "new_name" in log.entries else None
         container = _container(engine, log) if engine is not None else ""
-        if engine is not None and container and log.state == journal.GO and _came_to_run(engine, container):
+        # One that fetches its memory while it runs has lost its way to the rest of it.
+        may_run = log.state == journal.GO and not log.entries.get("lazy")
+        if engine is not None and container and may_run and _came_to_run(engine, container):
             log.move(journal.RUNNING, created=container)
         else:
             if engine is not None and container:

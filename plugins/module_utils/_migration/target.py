@@ -127,8 +127,9 @@ class Target:
             arrival.prepare()
         control.send({"type": "accepted", "warnings": arrival.warnings})
         self._expect(control, "make", _ANSWER_SECONDS)
+        lazy = offer["mode"] == memory.POST_COPY
         settle.keep_plan(self.folder, arrival.plan)
-        self.log.move(journal.PREPARING, engine=arrival.engine.NAME, new_name=arrival.new_name)
+        self.log.move(journal.PREPARING, engine=arrival.engine.NAME, new_name=arrival.new_name, lazy=lazy)
         container = arrival.create()
         settle.keep_plan(self.folder, arrival.plan)  # which may now say more
         self.log.move(journal.PREPARING, created=container)
@@ -138,7 +139,6 @@ class Target:
         if arrival.waits_early:
             self._start(listening)
         images = os.path.join(path, name, CHECKPOINT)
-        lazy = offer["mode"] == memory.POST_COPY
         if not lazy:
             self._receiver = self._receive_memory(memory.STOP_AND_COPY, images, images, connection)
         self.log.move(journal.ARMED)

@@ -55,6 +55,7 @@ NETWORK_KEY = "extRootNetNS"
 _JOINED = ("ipc", "uts")
 _CLONE_NEWNET = 0x40000000
 _WATCH_SECONDS = 1.0
+_YARD = "/tmp/.criu.mntns."  # noqa: S108  CRIU's choice
 _KILL_SECONDS = 5.0
 
 
@@ -86,6 +87,7 @@ class Holder:
         self._criu: session.Session | None = None
         self._gate: gate.Gate | None = None
         self._flags: dict[str, tuple[str, ...]] = {}  # of the mounts that come from the host
+        self._yards: set[str] = set()  # of others that were there before
         self._network: int | None = None  # its network namespace while that is silenced
         self._uts: tuple[str, str] | None = None  # a namespace of others that it shares, and the host name there
 
@@ -139,6 +141,7 @@ class Holder:
         if "uts" in joined:
             self._uts = (joined["uts"], hostname.get(joined["uts"]))
         self._criu.watch = self._watch
+        self._yards = _yards()
         message = self._criu.request("RESTORE", opts=self._options(sources, joined, network, images, work))
         self._criu.call(message, self._on_notify)
         os.unlink(self.placeholder.exec_fifo)
@@ -297,6 +300,7 @@ class Holder:
             self._unsilence()  # the namespace may be another container's
             if network is not None:
                 netlock.clear(f"/proc/self/fd/{network}", network)  # CRIU leaves its rules there when it fails
+            self._clear_yards()
         for place in (self.root, places.staged(self.ticket.container_id)):
             try:
                 kernel.detach_mount(place)
@@ -315,6 +319,15 @@ class Holder:
             except OSError:
                 pass
 
+    def _clear_yards(self) -> None:
+        """Take away what a killed CRIU has left mounted, unless it may be that of another restore."""
+        restores = set(os.listdir(places.RESTORES)) - {self.ticket.container_id}
+        if self._criu is None or any(os.path.exists(places.control(container)) for container in restores):
+            return
+        for yard in _yards() - self._yards:
+            kernel.detach_mount(yard)
+            os.rmdir(yard)
+
     def _kill_restored(self) -> None:
         """End what was restored, and wait until it is gone: what a killed CRIU has forked may still add rules."""
         deadline = time.monotonic() + _KILL_SECONDS
@@ -331,6 +344,11 @@ class Holder:
                 except ProcessLookupError:
                     pass
             time.sleep(0.01)
+
+
+def _yards() -> set[str]:
+    """Return where CRIU has mounted the roots of mount namespaces for the time of a restore."""
+    return {mount.target for mount in mountinfo.read() if mount.target.startswith(_YARD)}
 
 
 def detach(holder_arguments: tuple[Any, ...], answer_reader: int) -> None:

@@ -77,6 +77,8 @@ def find_libraries(*names: str) -> None:
     from ansible.module_utils.common.respawn import has_respawned, probe_interpreters_for_module, respawn_module
 
     # Looked for, not imported: loading them takes longer than many a dump.
+    # Not above: the agents of a migration, which have no Ansible, come by here too.
+
     if all(importlib.util.find_spec(name) for name in names) or has_respawned():
         return
     here = [path for path in _INTERPRETERS if os.path.exists(path)]

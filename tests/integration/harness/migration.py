@@ -206,6 +206,9 @@ class Move:
             "wait_for_source": 60,
             "wait_timeout": 30,
             "remove_source": True,
+            "mode": "stop_and_copy",
+            "rate_limit": None,
+            "compression": "none",
         }
         arriving = {
             "new_name": self.name,
