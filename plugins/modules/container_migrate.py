@@ -91,15 +91,12 @@ options:
     description:
       - How the memory is moved.
       - V(stop_and_copy) freezes the container, then copies.
-      - V(pre_copy) copies while it runs, as often as that helps, then freezes it and copies what has changed. The
-        kernel of the source must note changes (soft-dirty).
-      - V(post_copy) lets it run on the target at once and copies the memory behind it. If the source or the network is
-        lost before all of it has come, the container is lost.
-      - V(auto) takes V(pre_copy) where the kernel can and the memory is large enough for it to pay, else
-        V(stop_and_copy). RV(mode) tells which.
+      - V(post_copy) lets it run on the target at once and copies the memory behind it. If the target or the network is
+        lost before all of it has come, the container goes on at the source where it was frozen, so what it did on the
+        target in between is lost. If the source is lost then, the container is lost.
     type: str
-    choices: [auto, stop_and_copy, pre_copy, post_copy]
-    default: auto
+    choices: [stop_and_copy, post_copy]
+    default: stop_and_copy
   remove_source:
     description: Remove the container on the source once it runs on the target. Otherwise it stays there, stopped.
     type: bool

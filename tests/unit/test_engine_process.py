@@ -119,8 +119,10 @@ def test_open_files(tmp_path):
 
 def test_inner_pipes():
     with subprocess.Popen(["sh", "-c", "sleep 100 | sleep 101"], stdout=subprocess.PIPE) as shell:
-        while len(pids := processes.tree(shell.pid)) < 3:
+        # The shell's children have its descriptors until they have become other programs.
+        while [processes.command(pid) for pid in processes.tree(shell.pid)[1:]] != ["sleep", "sleep"]:
             pass
+        pids = processes.tree(shell.pid)
         found = {processes.standard_descriptors(pids[2])[0], processes.standard_descriptors(pids[1])[1]}
         outer = processes.standard_descriptors(shell.pid)[1]
         inner = processes.inner_pipes(pids)

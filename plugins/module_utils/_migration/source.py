@@ -169,6 +169,8 @@ class Source:
         self._check_only(needed_bytes=needed, warnings=warnings)
         control.send({"type": "make"})
         empty = self._answer(control, "made", _ANSWER_SECONDS)["empty"]
+        if made.options.ignore_volumes:
+            empty = []
         with contextlib.ExitStack() as last_passes:
             brought = [volume for volume in made.target.volumes if volume.destination in empty]
             with progress.shown(self.folder, "copying its volumes" if brought else ""):
