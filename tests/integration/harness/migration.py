@@ -416,7 +416,7 @@ def fill(side: str) -> Callable[[Striker], dict[str, Any]]:
         host = striker.move.sides[side].host
         inner = "/" + str(place.relative_to(host.root))
         used = os.statvfs(place)
-        size = (used.f_blocks - used.f_bfree) * used.f_frsize + (64 << 10)
+        size = (used.f_blocks - used.f_bfree) * used.f_frsize + (4 << 20)
         host.run(["mount", "-o", f"remount,size={size}", inner])
         return {"bytes": size}
 
