@@ -296,10 +296,13 @@ class Holder:
             self._criu.close()
         if failed:
             self._kill_restored()
-            network = self._network
-            self._unsilence()  # the namespace may be another container's
-            if network is not None:
-                netlock.clear(f"/proc/self/fd/{network}", network)  # CRIU leaves its rules there when it fails
+            if self._gate is None:
+                network = self._network
+                self._unsilence()  # the namespace may be another container's
+                if network is not None:
+                    netlock.clear(f"/proc/self/fd/{network}", network)  # CRIU leaves its rules there when it fails
+            # Else the original may go on elsewhere with the same address: nothing from here may reset its connections.
+            # Who has made this copy removes it, and lets the namespace speak if it stays (see create.forget).
             self._clear_yards()
         for place in (self.root, places.staged(self.ticket.container_id)):
             try:
@@ -312,7 +315,8 @@ class Holder:
             os.chmod(os.path.join(self.ticket.checkpoint, LOG), 0o600)
         except OSError:
             pass  # a checkpoint on a read-only place; the log stays in the restore's own folder
-        for name in (places.CONTROL, places.SILENCED, "console", "root", "staged"):
+        kept = {places.SILENCED} if failed and self._gate is not None else set()
+        for name in {places.CONTROL, places.SILENCED, "console", "root", "staged"} - kept:
             path = os.path.join(self.folder, name)
             try:
                 os.rmdir(path) if name in ("root", "staged") else os.unlink(path)

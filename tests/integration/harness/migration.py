@@ -209,6 +209,7 @@ class Move:
             "mode": "stop_and_copy",
             "rate_limit": None,
             "compression": "none",
+            "check": False,
         }
         arriving = {
             "new_name": self.name,
@@ -230,6 +231,10 @@ class Move:
     def states(self) -> dict[str, str]:
         """What each side has reached."""
         return {name: side.journal().get("state", "") for name, side in self.sides.items()}
+
+    def reasons(self) -> dict[str, str]:
+        """Why each side has given up, as far as it has."""
+        return {name: side.journal().get("reason", "") for name, side in self.sides.items()}
 
     def over(self) -> bool:
         """Whether nobody works on it any more, or all that is left is to be told of it."""
@@ -312,11 +317,12 @@ class Striker:
                 _signal(pid, signal.SIGCONT)
 
     def finish(self) -> bool:
-        """Return whether it has struck; it does not any more."""
+        """Return whether it has struck; it does not any more. AssertionError when the moment never came."""
         self._over.set()
         self._thread.join(90)
         if self.error:
             raise self.error
+        assert self.hit, f"the migration never was at {self._moment}: {self.move.reasons()}"
         return bool(self.struck)
 
 
@@ -410,7 +416,7 @@ def fill(side: str) -> Callable[[Striker], dict[str, Any]]:
         host = striker.move.sides[side].host
         inner = "/" + str(place.relative_to(host.root))
         used = os.statvfs(place)
-        size = (used.f_blocks - used.f_bfree) * used.f_frsize + (64 << 10)
+        size = (used.f_blocks - used.f_bfree) * used.f_frsize + (4 << 20)
         host.run(["mount", "-o", f"remount,size={size}", inner])
         return {"bytes": size}
 
