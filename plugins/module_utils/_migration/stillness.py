@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import threading
 import time
 from dataclasses import dataclass
 
@@ -83,28 +82,15 @@ class Stillness:
         """
         if not self.here():
             return
-        failures: list[Exception] = []
-
-        def call() -> None:
-            try:
-                stop()
-            except Exception as e:  # whatever the engine's library raises
-                failures.append(e)
-
-        stopper = threading.Thread(target=call, name="stop")
-        stopper.start()
-        # Version 1's freezer holds even a killed process, and engines wait for its end: thaw it once it must die.
-        self._wait(lambda: bool(failures) or not self.here() or process.kill_pending(self.pid))
-        if self.here() and process.kill_pending(self.pid):
-            for pid in cgroup.members(self.group):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            with contextlib.suppress(OSError):
-                freezer.thaw(self.group)
-        stopper.join()
-        self._wait(lambda: bool(failures) or not self.here())
-        if failures:
-            raise failures[0]
+        # Not while it is frozen: version 1's freezer holds even a killed process, and stock runtimes wait for version
+        # 2's, up to ten seconds. Stopped processes do not run either.
+        for pid in cgroup.members(self.group):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+        with contextlib.suppress(OSError):
+            freezer.thaw(self.group)
+        stop()
+        self._wait(lambda: not self.here())
         if self.here():
             raise CheckpointError(f"the engine has not ended it within {_SECONDS:.0f} s")
 
