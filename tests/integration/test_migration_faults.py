@@ -55,16 +55,10 @@ STRIKES: dict[str, Callable[[Striker], dict[str, Any]]] = {
 }
 # At these the fault is most likely to find a hole; the others are for STILLPOINT_FAULTS=all.
 TELLING = {
-    ("frozen", "source's agent killed"),
     ("frozen", "source's agent and CRIU killed"),
     ("frozen", "target's memory full"),
-    ("frozen", "stream corrupted"),
-    ("preparing", "target's agent killed"),
-    ("armed", "target's holder killed"),
     ("ready", "target's agent killed"),
-    ("ready", "target's CRIU killed"),
     ("go", "source's agent and guard killed"),
-    ("go", "link cut for good"),
     ("go received", "target's agent killed"),
     ("running", "source's agent killed"),
 }
