@@ -50,6 +50,10 @@ molecule: venv system ## The Molecule scenario `default` on the lab
 integration: venv system ## The integration tests on the lab
 	@$(STAGES) integration
 
+.PHONY: extended
+extended: venv system ## The integration tests that make test has no time for
+	@$(STAGES) extended
+
 .PHONY: machine
 machine: venv system machines ## The integration tests on a virtual machine, which is emulated: minutes
 	@$(STAGES) machine

@@ -175,6 +175,7 @@ def test_postgresql_keeps_its_transaction(hosts: Hosts) -> None:
     assert_consecutive(later, "the log after the migration")
 
 
+@pytest.mark.extended
 def test_evacuation(hosts: Hosts) -> None:
     """A host is emptied of several kinds of containers; one that cannot be moved stops it, unless told otherwise."""
     network = hosts.network()

@@ -18,6 +18,8 @@ from harness.harmless import harmless, refusal, start_server, strike
 from harness.sandbox import CHECKPOINTS, Client, Sandbox
 from stillpoint_lab.api import Lab
 
+pytestmark = pytest.mark.extended
+
 PASSWORD = "open sesame"
 S3_PORT, REST_PORT = 9000, 8000
 

@@ -88,10 +88,16 @@ STAGES = {
                 "--dist=loadgroup",
                 "--junitxml=tests/output/integration.xml",
                 "-m",
-                "not virtual_machine",
+                "not virtual_machine and not extended",
                 "tests/integration",
             ]
         ],
+        needs="tests/integration/**/test_*.py",
+        missing="tests/integration",
+        lab=True,
+    ),
+    "extended": Stage(
+        [["pytest", "-v", "-m", "extended", "tests/integration"]],
         needs="tests/integration/**/test_*.py",
         missing="tests/integration",
         lab=True,

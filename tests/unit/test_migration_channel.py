@@ -66,7 +66,7 @@ def pair(folders, listener, run):
 
 
 def test_keys_are_private_and_new(tmp_path):
-    certificates = [keys.make(str(tmp_path / "side")) for _ in range(2)]
+    certificates = [keys.make(str(tmp_path / "side")) for _number in range(2)]
     assert stat.S_IMODE((tmp_path / "side").stat().st_mode) == 0o700
     assert stat.S_IMODE((tmp_path / "side/key.pem").stat().st_mode) == 0o600
     assert (tmp_path / "side/cert.pem").read_text() == certificates[1] != certificates[0]
@@ -165,7 +165,7 @@ def test_silent_strangers_are_sent_away(folders, listener, monkeypatch):
 
 def test_of_many_strangers_the_oldest_go(folders, listener, run, monkeypatch):
     monkeypatch.setattr(channel, "_STRANGERS", 4)
-    crowd = [socket.create_connection(("127.0.0.1", listener.port)) for _ in range(6)]
+    crowd = [socket.create_connection(("127.0.0.1", listener.port)) for _number in range(6)]
     accepted = run(listener.accept, LONG)
     source = connect(folders, listener)
     assert accepted.result(LONG).purpose == "control"
@@ -355,7 +355,7 @@ def test_a_reader_that_goes_stops_the_writer(pair, run):
     os.close(reader)
     ours.settimeout(LONG)
     with pytest.raises(OSError):
-        for _ in range(1000):
+        for _number in range(1000):
             ours.sendall(bytes(1 << 16))
     for pumped in pumps:
         pumped.result(LONG)
@@ -439,7 +439,7 @@ def test_limit_is_shared_and_held(folders, listener, run):
     shared = limit.Limit(4 << 20)
     ends = []
     begin = time.monotonic()
-    for _ in range(2):
+    for _number in range(2):
         accepted = run(listener.accept, LONG)
         source = connect(folders, listener)
         target = accepted.result(LONG)
