@@ -18,7 +18,6 @@ from stillpoint_lab.api import Lab
 from test_matrix_servers import LocalPostgreSQL, Nginx, RedisOnMacvlan
 
 
-
 class Hosts:
     """The two hosts that containers move between, and the one of their clients; what is made has one prefix on all."""
 
