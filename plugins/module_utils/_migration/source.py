@@ -271,11 +271,11 @@ class Source:
             "memory_ms": (memory_sent - self._frozen) * 1000,
             "files_ms": (files_sent - memory_sent) * 1000,
         }
+        self._still.shut()  # while the target restores
         if self._mode != memory.POST_COPY:
             self._give(control)
             return
         # The restore needs pages before it is ready, and CRIU serves them once it has been answered.
-        self._still.shut()
         self._giver = threading.Thread(target=self._give_or_break_off, args=(control,), name="give")
         self._giver.start()
 
@@ -283,8 +283,6 @@ class Source:
         """Wait until the target has restored it, then leave the decision to the target."""
         files_sent = time.monotonic()
         self._answer(control, "ready", self.asked["freeze_timeout"])
-        if self._giver is None:
-            self._still.shut()
         self._timings["restore_ms"] = (time.monotonic() - files_sent) * 1000
         sent = self._sent + self._early.sent + (self._relay.traffic.sent if self._relay is not None else 0)
         self.log.move(journal.GO, timings=self._timings, bytes=sent)
