@@ -329,7 +329,7 @@ def check_lazy(name: str) -> None:
     except OSError as e:
         raise Refused(
             f"The container {name} cannot be moved with mode: post_copy: CRIU keeps its memory ready to be fetched in "
-            f"pipes that are larger than root may make them on this host ({e.strerror}; it lacks CAP_SYS_RESOURCE). Use "
+            f"pipes larger than root may make them on this host ({e.strerror}; it lacks CAP_SYS_RESOURCE). Use "
             f"another mode, or run: sysctl fs.pipe-max-size={_PIPE_BYTES}"
         ) from e
     finally:
