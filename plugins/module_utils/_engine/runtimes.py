@@ -10,8 +10,8 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.target
 # Words in the name, type or path of a runtime, and what is to be said of it.
 _UNREACHABLE = {
     "kata": Unreachable(
-        "kata runs them in a virtual machine, under a kernel of its own that this host's CRIU cannot reach; and its "
-        "agent in there takes back no process that a CRIU in there restores",
+        "kata runs them in a virtual machine, under a kernel of its own that this host's CRIU cannot reach, and one in "
+        "there could not give them back",
         own_kernel=True,
     ),
     "runsc": Unreachable(
