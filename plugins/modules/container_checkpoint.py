@@ -56,6 +56,8 @@ options:
       - Let the container run on.
       - With V(false) it is ended as soon as its checkpoint is complete, without having run one more instruction.
         Its restart policy does not start it again.
+      - One with a kernel of its own (kata, gVisor) must run to be ended, so with O(scope=rootfs) it does so for a
+        moment after its files were saved. A warning tells so.
     type: bool
     default: true
   tcp_established:
