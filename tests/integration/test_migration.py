@@ -31,11 +31,14 @@ class Hosts:
         self.clients = Sandbox(lab.host("gamma"), controller, Docker(lab.host("gamma"), prefix))
         self.podman = {name: Podman(lab.host(name), prefix) for name in ("alpha", "beta")}
 
-    def network(self) -> tuple[str, str]:
-        """Make the same macvlan network on all hosts; return its name and the first three numbers of its subnet."""
+    def network(self, *more: Docker) -> tuple[str, str]:
+        """Make the same macvlan network on all hosts; return its name and the first three numbers of its subnet.
+
+        ``more`` are engines beside Docker that are to have it too.
+        """
         subnet = self.alpha.docker.subnet()
         options = ["--driver=macvlan", "--opt=parent=eth0", f"--subnet={subnet}.0/24"]
-        name = [sandbox.docker.network("net", *options) for sandbox in self.all][0]
+        name = [docker.network("net", *options) for docker in (*(sandbox.docker for sandbox in self.all), *more)][0]
         return name, subnet
 
     def client(self, network: str, *command: str, name: str = "client") -> Client:

@@ -34,6 +34,7 @@ _FIXED: dict[str, Any] = {
     "ignore_volumes": False,
     "allow_mounts": [],
     "allow_privileges": False,
+    "pid_namespace": False,
 }
 
 

@@ -273,7 +273,7 @@ class Holder:
     def _unsilence(self) -> None:
         """Take back what the placeholder's hook has done: the sockets are complete."""
         if self._network is not None and self.ticket.network_namespace and self.ticket.network_lock != "SKIP":
-            netlock.unsilence(self._network)
+            netlock.unsilence(self._network, elsewhere=bool(self.ticket.gate))
         self._network = None
 
     # -- endings ---------------------------------------------------------------------------------------------------
