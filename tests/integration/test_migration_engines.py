@@ -19,9 +19,11 @@ from harness.pods import BUSYBOX as POD_BUSYBOX
 from harness.pods import Pods, make_node
 from stillpoint_lab.api import Lab
 from test_cross_engines import ENGINES
-from test_migration import Hosts, MovingRedis, assert_moved
+from test_migration import FewKeys, Hosts, assert_moved
 
 extended = pytest.mark.extended
+# How the target is made to lack the image; all tests share those of Docker.
+NO_IMAGE = {"podman": [["image", "rm"]], "containerd": [["images", "rm"]]}
 
 
 @pytest.fixture
@@ -33,12 +35,6 @@ def hosts(lab: Lab, controller: Controller) -> Iterator[Hosts]:
         Ctr(sandbox.host, sandbox.docker.prefix).clean()
         Runtimes(sandbox).clean()
     made.clean()
-
-
-class FewKeys(MovingRedis):
-    """redis with so few keys that it moves quickly."""
-
-    KEYS = 20_000
 
 
 @pytest.mark.parametrize(
@@ -77,10 +73,11 @@ def test_redis(hosts: Hosts, source: str, target: str) -> None:
     ],
 )
 def test_counter(hosts: Hosts, source: str, target: str) -> None:
-    """No line is lost or written twice, files and environment go along, and the original that is kept does not run."""
+    """No line is lost or written twice; files, environment and image go along; the original that is kept is ended."""
     make, images, options = ENGINES[source]
     old, new = make(hosts.alpha), ENGINES[target][0](hosts.beta)
-    new.provide(ENGINES[target][1].BUSYBOX)
+    for words in NO_IMAGE.get(target, []):
+        new(*words, ENGINES[target][1].BUSYBOX, check=False)
     word = f"{hosts.alpha.docker.prefix}-word"
     script = f"trap 'exit 7' TERM; echo kept > /dev/shm/file; {TICKER}"
     container = old.start("count", images.BUSYBOX, ["sh", "-c", script, word], *options)
@@ -94,7 +91,7 @@ def test_counter(hosts: Hosts, source: str, target: str) -> None:
     assert copies == [0, 1]
     last = container.ticks()[-1]
     assert old.exists(container.name)
-    there = new.container(container.name)
+    there = new.container(container.name, *([container.log] if source == target == "containerd" else []))
     ticks = there.wait_for_ticks(2)
     assert ticks[0] == last + 1
     assert_consecutive(ticks, "its log on the target")

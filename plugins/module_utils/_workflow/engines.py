@@ -162,9 +162,9 @@ def available(name: str, options: dict[str, Any]) -> str:
         name: need not be the name of an engine that is known here.
         options: of the module.
     """
-    here = _here(options, [])
-    known = name in here or (name in _KNOWN and locate(name) is not None)
-    return name if known else [*here, *ENGINES][0]
+    if name in _KNOWN and (_KNOWN[name].is_here(options) or locate(name) is not None):
+        return name
+    return [*_here(options, []), *ENGINES][0]
 
 
 def folder_name(name: str) -> str:
