@@ -264,7 +264,7 @@ def test_port_taken(traveller: Traveller, moment: str) -> None:
     container.wait_for_ticks(2)
     try:
         taken = faults.listener(beta, port)
-        with pytest.raises(Exception, match=f"port {port}.*goes on where it is"):
+        with pytest.raises(Exception, match=f"goes on where it is.*port {port}"):
             alpha.module("container_migrate", name=name, target="beta", engine="docker")
         taken.close()
         move = Move(alpha, beta, name)

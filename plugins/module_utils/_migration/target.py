@@ -37,6 +37,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base import Engine
+
 CHECKPOINT = "arriving"
 _SPARE = 1.25  # images are a little larger than the memory
 _SPARE_BYTES = 64 << 20
@@ -275,7 +277,7 @@ class Target:
             problem = self._receiver.trouble() if self._receiver is not None else ""
             if problem or time.monotonic() > deadline:
                 raise Failed(problem or "The engine has not said in time that the container runs.")
-        if self._failure is not None:
+        if self._failure is not None and not self._came_to_run(self._arrival.engine):
             raise Failed(str(self._failure))
         self._timings["start_ms"] = (time.monotonic() - begun) * 1000
         found = self._arrival.engine.summary(self.log.entries["created"]) or {"pid": 0}
@@ -298,6 +300,16 @@ class Target:
         control.send({"type": journal.RUNNING, "summary": summary, "target_timings": timings})
         control.receive(None)  # it has ended the original
         self.log.move(journal.DONE)
+
+    def _came_to_run(self, engine: Engine) -> bool:
+        """Tell whether it runs though the engine has not said so, as one that was restarted meanwhile."""
+        deadline = time.monotonic() + self.asked["timeout"]
+        while time.monotonic() < deadline:
+            try:
+                return settle.came_to_run(engine, self.log.entries["created"])
+            except EngineError:
+                time.sleep(_STEP_SECONDS)
+        return False
 
     def _give_up(self, reason: str) -> str:
         """Leave nothing here; return the reason with what is left."""
