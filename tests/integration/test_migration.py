@@ -189,6 +189,8 @@ def start_fleet(hosts: Hosts, label: str) -> dict[str, tuple[Container, Moving |
     network = hosts.network(*hosts.podman.values())
     dockers: dict[str, Docker] = {"docker": hosts.alpha.docker, "podman": hosts.podman["alpha"]}
     fleet: dict[str, tuple[Container, Moving | None]] = {}
+    for image in (APPS, BUSYBOX):
+        hosts.podman["beta"].provide(image)
     kinds = [("docker", kind) for kind in (MovingNginx, MovingWebSocket, FewKeys) for _twice in range(2)]
     for place, (engine, kind) in enumerate([*kinds, ("podman", FewKeys)], start=20):
         scenario = kind(hosts.alpha).on(hosts, network)

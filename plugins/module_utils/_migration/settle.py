@@ -24,7 +24,7 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._migration import 
 from ansible_collections.stillpoint.criu.plugins.module_utils._migration.stillness import Stillness
 from ansible_collections.stillpoint.criu.plugins.module_utils._oci import announce, kernel, process
 from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import create as runtime
-from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import places, volumes
+from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import orphan, places, volumes
 from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import ticket as tickets
 from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import engines
 
@@ -258,6 +258,7 @@ def _remove(folder: str, engine: Engine, container: str) -> None:
     with open(os.path.join(folder, _PLAN), "rb") as f:
         plan = pickle.load(f)  # noqa: S301  it was written by root to a folder of root's
     engine.remove(container, plan)
+    orphan.end(container)
     _forget(container, restored=False)
 
 

@@ -33,6 +33,7 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._oci import (
 )
 from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import (
     gate,
+    orphan,
     places,
     reason,
     restrict,
@@ -216,6 +217,8 @@ class Holder:
         if script == "setup-namespaces":
             self.pid = pid or 0
             self.placeholder.replace(self.pid)
+            if self._gate is not None:
+                orphan.note(self.ticket.container_id, self.pid)
             if not self.terminal:
                 return self._hold()
         elif script == "post-setup-namespaces" and self._uts is not None:
