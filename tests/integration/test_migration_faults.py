@@ -191,8 +191,7 @@ def test_fault(traveller: Traveller, moment: str, fault: str) -> None:
         until("the sides have settled it", lambda: move.over() or move.stands(), ALONE_S)
     struck = striker.finish()
     if "dockerd" in striker.struck:
-        for sandbox in traveller.sandboxes.values():
-            faults.await_dockerd(sandbox)
+        striker.struck["dockerd"].join()
     if not struck:
         migration.heal_all(move)
         move.second_run()
@@ -214,6 +213,24 @@ def test_fault(traveller: Traveller, moment: str, fault: str) -> None:
     again.run()
     traveller.check(again.target.host.name)
     note(moment, fault, striker.hit, outcome if alone == outcome else f"{outcome}, {alone}")
+
+
+@pytest.mark.extended
+@pytest.mark.parametrize("moment", ["armed", "frozen", "ready"])
+def test_one_answers_for_the_address(traveller: Traveller, moment: str) -> None:
+    """Neighbours hear of the address from the original alone until it is given away."""
+    move = traveller.move(traveller.where())
+    ask = program("who_has", traveller.address)
+
+    def count(_striker: Striker) -> dict[str, Any]:
+        return {"answers": int(traveller.clients.host.run(ask).stdout)}
+
+    striker = Striker(move, moment, count)
+    move.start()
+    until("it is over", move.over, ALONE_S)
+    striker.finish()
+    assert striker.struck == {"answers": 1}
+    traveller.check(move.target.host.name)
 
 
 @pytest.mark.extended

@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from .migration import FOLDER, LINK_TIMEOUT_S, Striker
 from .sandbox import Client, Sandbox
 
 HEALS_S = LINK_TIMEOUT_S + 3.0
+_TERM_S = 0.2  # until dockerd has taken notice of the signal
 _DAEMON = "/etc/docker/daemon.json"
 _BALLAST = "ballast"
 _LISTEN = "import socket; s = socket.create_server(('', {})); print('listens', flush=True); input()"
@@ -80,21 +82,20 @@ def _reload(sandbox: Sandbox, text: str) -> None:
 
 
 def restart_dockerd(side: str) -> Callable[[Striker], dict[str, Any]]:
-    """End dockerd in good order; it comes back by itself while the migration goes on. Needs :func:`live_restore`."""
-    stop = "pid=$(cat /var/run/docker.pid); kill $pid; while kill -0 $pid 2>/dev/null; do sleep 0.05; done; echo $pid"
+    """Restart dockerd while the migration goes on, as systemd does. Needs :func:`live_restore`."""
+    script = """
+        pid=$(cat /var/run/docker.pid); kill $pid
+        for _ in $(seq 300); do kill -0 $pid 2>/dev/null || exec lab-start-dockerd; sleep 0.05; done
+        kill -9 $pid; sleep 0.1; exec lab-start-dockerd"""
 
     def strike(striker: Striker) -> dict[str, Any]:
         host = striker.move.sides[side].host
-        pid = host.run(["sh", "-c", stop]).stdout
-        threading.Thread(target=host.run, args=(["lab-start-dockerd"],), kwargs={"timeout": 90}, daemon=True).start()
-        return {"dockerd": int(pid)}
+        restart = threading.Thread(target=host.run, args=(["sh", "-c", script],), kwargs={"timeout": 90}, daemon=True)
+        restart.start()
+        time.sleep(_TERM_S)
+        return {"dockerd": restart}
 
     return strike
-
-
-def await_dockerd(sandbox: Sandbox) -> None:
-    """Wait until dockerd answers."""
-    until("dockerd answers", lambda: sandbox.docker.run("version", check=False).returncode == 0, every_s=0.5)
 
 
 def listener(sandbox: Sandbox, port: int) -> Client:
