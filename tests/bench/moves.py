@@ -22,6 +22,7 @@ from stillpoint_lab.api import Lab, LabError
 SOURCE, TARGET, CLIENTS = "alpha", "beta", "gamma"
 HOSTS = (SOURCE, TARGET, CLIENTS)
 MEBIBYTES = (10, 160)
+MOST_ROUNDS = 2
 VALUE_BYTES = 512
 PREFIX = "stillpoint-bench-00b3"  # its end chooses a subnet
 PORT = "6379"
