@@ -23,9 +23,7 @@ description:
   - How far it is is shown on the terminal while it runs.
 options:
   name:
-    description:
-      - Name of the container.
-      - A process is called after its command and number, such as V(redis-server-4711), or after its systemd unit.
+    description: Name of the container. Plain processes (O(engine=process)) cannot be moved.
     type: str
     required: true
     aliases: [container]
@@ -39,7 +37,7 @@ options:
   target_engine:
     description: The engine that is to run it there; the default is the same, if the target has it.
     type: str
-    choices: [docker, podman, containerd, cri, runc, crun, process]
+    choices: [docker, podman, containerd, cri, runc, crun]
   target_options:
     description:
       - How the engine and CRIU of the target are reached, where that differs from the source, by the names of the
@@ -171,10 +169,6 @@ options:
     default: false
   ignore_static_mac:
     description: Let the engine give the container new MAC addresses.
-    type: bool
-    default: false
-  pid_namespace:
-    description: With O(engine=process), restore into a new pid namespace, in which no process number is taken.
     type: bool
     default: false
   verify_command:

@@ -80,6 +80,10 @@ class Conductor:
         Raises:
             RemoteError: it was not moved; the message says why and where it is.
         """
+        try:
+            arguments.refuse(self._options)
+        except ValueError as e:
+            raise RemoteError(str(e)) from e
         here, there = self._list()
         settled = self._unfinished(here, there)
         if settled and check:

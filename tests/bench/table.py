@@ -24,7 +24,8 @@ def _mebibytes(value: float) -> str:
     return f"{value / MEBIBYTE:.1f} MiB"
 
 
-COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
+Columns = dict[str, tuple[str, Callable[[float], str]]]
+COLUMNS: Columns = {
     "frozen_ms": ("frozen", _milliseconds),
     "still_ms": ("stood still", _milliseconds),
     "checkpoint_s": ("checkpoint", _seconds),
@@ -33,6 +34,17 @@ COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
     "answer_s": ("first answer", _seconds),
     "restore_s": ("restore", _seconds),
 }
+MOVES: Columns = {
+    "gap_ms": ("longest gap", _milliseconds),
+    "away_ms": ("away", _milliseconds),
+    "total_s": ("total", _seconds),
+}
+MOVES_NOTES = """\
+Medians; in brackets ours divided by the peer's: below 1.00 ours is faster.
+longest gap      the longest time that a client on a third host, which calls without pause, had no answer
+away             from the freeze until it ran on the target, by our own journals
+total            until the command returned; ours has verified the container by then
+same connection  in how many of the moves the client needed no new one"""
 NOTES = """\
 Medians; in brackets ours divided by the peer's: below 1.00 ours is faster or smaller.
 frozen        freezing and frozen time by CRIU's own statistics (? where the peer does not tell them)
@@ -44,24 +56,51 @@ first answer  from the start of the command or module until the restored program
 restore       until the command or module returned; ours has verified the container by then"""
 
 
-def medians(results: dict[str, Any], contender: str, mebibytes: int) -> dict[str, float]:
+def medians(results: dict[str, Any], contender: str, mebibytes: int, columns: Columns = COLUMNS) -> dict[str, float]:
     """Return the median of each figure that was measured at least once."""
     entries = [
         entry
         for entry in results["measurements"]
         if entry["contender"] == contender and entry["mebibytes"] == mebibytes and "error" not in entry
     ]
-    found = {name: [entry[name] for entry in entries if entry.get(name) is not None] for name in COLUMNS}
+    found = {name: [entry[name] for entry in entries if entry.get(name) is not None] for name in columns}
     return {name: median(values) for name, values in found.items() if values}
 
 
 def render(results: dict[str, Any]) -> str:
+    """Return the tables of both parts, as far as they were measured."""
+    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+    parts = ["", versions] if versions else []
+    parts += [render_checkpoints(results)] if "measurements" in results else []
+    parts += [render_moves(results["moves"])] if "moves" in results else []
+    return "\n".join(parts)
+
+
+def render_moves(results: dict[str, Any]) -> str:
+    """Return a table of migrations for each size, then the notes."""
+    lines = []
+    for mebibytes in _sizes(results):
+        rows = [[f"moved, {mebibytes} MiB", *(title for title, _format in MOVES.values()), "same connection"]]
+        ours = medians(results, "ours", mebibytes, MOVES)
+        for contender in results["clocks"]:
+            figures = medians(results, contender, mebibytes, MOVES)
+            compared = {} if contender.startswith("ours") else ours
+            rows.append([contender, *(_cell(name, figures, compared, MOVES) for name in MOVES)])
+            entries = [e for e in results["measurements"] if (e["contender"], e["mebibytes"]) == (contender, mebibytes)]
+            rows[-1].append(f"{sum(entry.get('kept', False) for entry in entries)} of {len(entries)}")
+        lines += ["", *_aligned(rows)]
+    return "\n".join([*lines, "", MOVES_NOTES, *_remarks(results)])
+
+
+def _sizes(results: dict[str, Any]) -> list[int]:
+    return list(dict.fromkeys(entry["mebibytes"] for entry in results["measurements"]))
+
+
+def render_checkpoints(results: dict[str, Any]) -> str:
     """Return a table for each size, then where our own time went, then the notes."""
     contenders = list(results["clocks"])
-    sizes = list(dict.fromkeys(entry["mebibytes"] for entry in results["measurements"]))
-    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
-    lines = ["", versions]
-    for mebibytes in sizes:
+    lines = []
+    for mebibytes in _sizes(results):
         rows = [[f"{mebibytes} MiB", *(title for title, _format in COLUMNS.values())]]
         ours = medians(results, "ours", mebibytes)
         for contender in contenders:
@@ -72,10 +111,10 @@ def render(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _cell(name: str, figures: dict[str, float], ours: dict[str, float]) -> str:
+def _cell(name: str, figures: dict[str, float], ours: dict[str, float], columns: Columns = COLUMNS) -> str:
     if name not in figures:
         return "?" if name == "frozen_ms" and figures else "-"
-    text = COLUMNS[name][1](figures[name])
+    text = columns[name][1](figures[name])
     return f"{text} ({ours[name] / figures[name]:.2f})" if name in ours and figures[name] else text
 
 

@@ -28,11 +28,14 @@ class Hosts:
         self.clients = Sandbox(lab.host("gamma"), controller, Docker(lab.host("gamma"), prefix))
         self.podman = {name: Podman(lab.host(name), prefix) for name in ("alpha", "beta")}
 
-    def network(self) -> tuple[str, str]:
-        """Make the same macvlan network on all hosts; return its name and the first three numbers of its subnet."""
+    def network(self, *more: Docker) -> tuple[str, str]:
+        """Make the same macvlan network on all hosts; return its name and the first three numbers of its subnet.
+
+        ``more`` are engines beside Docker that are to have it too.
+        """
         subnet = self.alpha.docker.subnet()
         options = ["--driver=macvlan", "--opt=parent=eth0", f"--subnet={subnet}.0/24"]
-        name = [sandbox.docker.network("net", *options) for sandbox in self.all][0]
+        name = [docker.network("net", *options) for docker in (*(sandbox.docker for sandbox in self.all), *more)][0]
         return name, subnet
 
     def client(self, network: str, *command: str, name: str = "client") -> Client:
@@ -174,45 +177,71 @@ def test_postgresql_keeps_its_transaction(hosts: Hosts) -> None:
     assert_consecutive(later, "the log after the migration")
 
 
+class FewKeys(MovingRedis):
+    """redis with so few keys that it moves quickly."""
+
+    KEYS = 5_000
+
+
+def start_fleet(hosts: Hosts, label: str) -> dict[str, tuple[Container, Moving | None]]:
+    """Start nineteen containers on alpha, servers with their clients among them; return them by their names."""
+    network = hosts.network(*hosts.podman.values())
+    dockers: dict[str, Docker] = {"docker": hosts.alpha.docker, "podman": hosts.podman["alpha"]}
+    fleet: dict[str, tuple[Container, Moving | None]] = {}
+    for image in (APPS, BUSYBOX):
+        hosts.podman["beta"].provide(image)
+    kinds = [("docker", kind) for kind in (MovingNginx, MovingWebSocket, FewKeys) for _twice in range(2)]
+    for place, (engine, kind) in enumerate([*kinds, ("podman", FewKeys)], start=20):
+        scenario = kind(hosts.alpha).on(hosts, network)
+        scenario.place, scenario.address = place, f"{network[1]}.{place}"
+        options = ["--label", label, *scenario.options()]
+        container = dockers[engine].start(f"server{place}", scenario.image, scenario.command(), *options)
+        fleet[container.name] = container, scenario
+    for number in range(12):
+        engine = dockers["docker" if number % 2 else "podman"]
+        container = engine.start(f"count{number}", BUSYBOX, ["sh", "-c", TICKER], "--network=none", "--label", label)
+        fleet[container.name] = container, None
+    for container, scenario in fleet.values():
+        if scenario is None:
+            container.wait_for_ticks(1)
+        else:
+            scenario.ready(container)
+            scenario.before_checkpoint(container)
+    return fleet
+
+
 @pytest.mark.extended
 def test_evacuation(hosts: Hosts) -> None:
-    """A host is emptied of several kinds of containers; one that cannot be moved stops it, unless told otherwise."""
-    network = hosts.network()
+    """A host is emptied of twenty containers; one that cannot be moved keeps all, unless told otherwise."""
     label = f"moves={hosts.alpha.docker.prefix}"
-    scenarios = {
-        "web": MovingNginx(hosts.alpha).on(hosts, network),
-        "socket": MovingWebSocket(hosts.alpha).on(hosts, network),
-    }
-    started: dict[str, Container] = {}
-    for what, scenario in scenarios.items():
-        options = ["--label", label, *scenario.options()]
-        started[what] = hosts.alpha.docker.start(what, scenario.image, scenario.command(), *options)
-    counter = hosts.podman["alpha"].start("count", BUSYBOX, ["sh", "-c", TICKER], "--network=none", "--label", label)
+    fleet = start_fleet(hosts, label)
     stuck = hosts.alpha.docker.start("stuck", BUSYBOX, ["sh", "-c", TICKER], "--pid=host", "--label", label)
-    for what, scenario in scenarios.items():
-        scenario.ready(started[what])
-        scenario.before_checkpoint(started[what])
-    ticks = counter.wait_for_ticks(2)
+    pids = {name: container.state()["Pid"] for name, (container, _scenario) in fleet.items()}
 
     def evacuate(**variables: Any) -> tuple[int, str]:
         return hosts.alpha.controller.playbook("evacuate", source="alpha", target="beta", labels=label, **variables)
 
     code, output = evacuate()
-    assert code != 0 and "1 of 4 containers of alpha cannot be moved, so none was" in output, output
+    assert code != 0 and "1 of 20 containers of alpha cannot be moved, so none was" in output, output
     assert "shares the process namespace of the host" in output
-    assert all(container.state()["Running"] for container in (*started.values(), counter, stuck))
+    assert {name: container.state()["Pid"] for name, (container, _scenario) in fleet.items()} == pids
 
+    ticks = {name: container.ticks() for name, (container, scenario) in fleet.items() if scenario is None}
     code, output = evacuate(partly=True)
     assert code == 0, output
     table = [line.split() for line in output.splitlines() if hosts.alpha.docker.prefix in line and " alpha " in line]
-    assert sorted(words[0].strip('"') for words in table) == sorted(
-        container.name for container in (*started.values(), counter, stuck)
-    ), output
-    for what, scenario in scenarios.items():
-        scenario.after_restore(hosts.beta.docker.container(started[what].name))
-        assert not hosts.alpha.docker.exists(started[what].name)
+    results = {words[0].strip('"'): " ".join(words[4:]).strip('",') for words in table}
+    assert set(results) == {*fleet, stuck.name}, output
+    assert sum(result.endswith(" moved") for result in results.values()) == 19, output
+    assert "cannot be moved: " in results[stuck.name]
     assert stuck.state()["Running"]
-    later = hosts.podman["beta"].container(counter.name).wait_for_ticks(2)
-    assert later[0] > ticks[-1]
-    assert_consecutive(later, "the log after the migration")
-    assert not hosts.podman["alpha"].exists(counter.name)
+    beta = {"docker": hosts.beta.docker, "podman": hosts.podman["beta"]}
+    for name, (container, scenario) in fleet.items():
+        there = beta[container.docker.PROGRAM].container(name)
+        assert not container.docker.exists(name)
+        if scenario is None:
+            later = there.wait_for_ticks(1)
+            assert later[0] > ticks[name][-1]
+            assert_consecutive(later, f"the log of {name} after the migration")
+        else:
+            scenario.after_restore(there)

@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from harness import migration
+from harness import faults, migration
 from harness.controller import ROOT
-from harness.dockerhost import APPS, Container, until
+from harness.dockerhost import APPS, BUSYBOX, TICKER, Container, Docker, until
 from harness.harmless import traces
 from harness.migration import Move, Striker, corrupt, cut, fill, freeze, kill
 from harness.sandbox import Client, Sandbox, program
@@ -52,6 +52,10 @@ STRIKES: dict[str, Callable[[Striker], dict[str, Any]]] = {
     "stream corrupted": corrupt("source"),
     "target's memory full": fill("target"),
     "target's page server hangs": freeze("target", "page server"),
+    "target's disk full for 8 s": faults.full_disk("target"),
+    "source's disk full for 8 s": faults.full_disk("source"),
+    "source's dockerd restarted": faults.restart_dockerd("source"),
+    "target's dockerd restarted": faults.restart_dockerd("target"),
 }
 # In every run; the rest is for STILLPOINT_FAULTS=all.
 TELLING = {
@@ -68,17 +72,17 @@ CASES = [
 
 
 class Traveller:
-    """The container, its client, and what must be true of them."""
+    """The container, its client on a third host, and what must be true of them."""
 
-    def __init__(self, sandboxes: dict[str, Sandbox]) -> None:
-        self.sandboxes = sandboxes
+    def __init__(self, sandboxes: dict[str, Sandbox], clients: Sandbox) -> None:
+        self.sandboxes, self.clients = sandboxes, clients
         docker = sandboxes["alpha"].docker
         self.name, self.word = docker.name("traveller"), f"{docker.prefix}-word"
         self.network, self.volume = docker.name("net"), docker.name("data")
         subnet = docker.subnet()
         self.address = f"{subnet}.10"
         macvlan = ["--driver=macvlan", "--opt=parent=eth0", f"--subnet={subnet}.0/24"]
-        for sandbox in sandboxes.values():
+        for sandbox in (*sandboxes.values(), clients):
             sandbox.docker("network", "create", *macvlan, self.network)
         self.client: Client | None = None
         self.empty: dict[str, dict[str, list[str]]] = {}
@@ -92,10 +96,10 @@ class Traveller:
         options = ["--network", self.network, "--ip", self.address, "--volume", f"{self.volume}:/data"]
         server = program("moving_server", self.word, "/data/log", str(PORT), str(MIB))
         alpha = self.sandboxes["alpha"]
-        attendant = [*self.sandboxes["beta"].docker.attendant(APPS, "--interactive", "--network", self.network)]
+        attendant = [*self.clients.docker.attendant(APPS, "--interactive", "--network", self.network)]
         alpha.docker("run", "--detach", "--name", self.name, *options, APPS, *server)
         self.container("alpha").wait_for_ticks(1)
-        self.client = self.sandboxes["beta"].client(*attendant, *program("steady_client", self.address, str(PORT)))
+        self.client = self.clients.client(*attendant, *program("steady_client", self.address, str(PORT)))
         until("the client counts", lambda: self.count() > 0)
         self.empty = {"beta": traces(self.sandboxes["beta"])}
         return "alpha"
@@ -151,7 +155,7 @@ class Traveller:
     def clean(self) -> None:
         if self.client is not None:
             self.client.close()
-        for sandbox in self.sandboxes.values():
+        for sandbox in (*self.sandboxes.values(), self.clients):
             for container in sandbox.docker("ps", "--all", "--quiet", "--filter", f"network={self.network}").split():
                 sandbox.docker("rm", "--force", container)
             sandbox.docker("rm", "--force", "--volumes", self.name, check=False)
@@ -162,12 +166,17 @@ class Traveller:
 def traveller(lab: Any, controller: Any) -> Iterator[Traveller]:
     """One container for all tests of this module."""
     sandboxes = {name: Sandbox(lab.host(name), controller) for name in HOSTS}
-    traveller = Traveller(sandboxes)
-    yield traveller
-    traveller.clean()
-    for sandbox in sandboxes.values():
-        sandbox.docker("network", "rm", traveller.network, check=False)
-        sandbox.clean()
+    clients = Sandbox(lab.host("gamma"), controller)
+    with contextlib.ExitStack() as around:
+        for sandbox in sandboxes.values() if ALL else []:
+            around.enter_context(faults.small_disk(sandbox.host))
+            around.enter_context(faults.live_restore(sandbox))
+        traveller = Traveller(sandboxes, clients)
+        yield traveller
+        traveller.clean()
+        for sandbox in (*sandboxes.values(), clients):
+            sandbox.docker("network", "rm", traveller.network, check=False)
+            sandbox.clean()
 
 
 @pytest.mark.parametrize(("moment", "fault"), CASES)
@@ -180,7 +189,10 @@ def test_fault(traveller: Traveller, moment: str, fault: str) -> None:
     move.start()
     with contextlib.suppress(AssertionError):  # some cannot: that is what the second run is for
         until("the sides have settled it", lambda: move.over() or move.stands(), ALONE_S)
-    if not striker.finish():
+    struck = striker.finish()
+    if "dockerd" in striker.struck:
+        striker.struck["dockerd"].join()
+    if not struck:
         migration.heal_all(move)
         move.second_run()
         note(moment, fault, {}, "")
@@ -201,6 +213,101 @@ def test_fault(traveller: Traveller, moment: str, fault: str) -> None:
     again.run()
     traveller.check(again.target.host.name)
     note(moment, fault, striker.hit, outcome if alone == outcome else f"{outcome}, {alone}")
+
+
+@pytest.mark.extended
+@pytest.mark.parametrize("moment", ["armed", "frozen", "ready"])
+def test_one_answers_for_the_address(traveller: Traveller, moment: str) -> None:
+    """Neighbours hear of the address from the original alone until it is given away."""
+    move = traveller.move(traveller.where())
+    ask = program("who_has", traveller.address)
+
+    def count(_striker: Striker) -> dict[str, Any]:
+        return {"answers": int(traveller.clients.host.run(ask).stdout)}
+
+    striker = Striker(move, moment, count)
+    move.start()
+    until("it is over", move.over, ALONE_S)
+    striker.finish()
+    assert striker.struck == {"answers": 1}
+    traveller.check(move.target.host.name)
+
+
+@pytest.mark.extended
+@pytest.mark.parametrize("moment", ["armed", "frozen"])
+def test_controller_killed(traveller: Traveller, moment: str) -> None:
+    """The hosts do not need it: they finish what it has begun, and the next run has nothing to do."""
+    source = traveller.where()
+    target = next(name for name in HOSTS if name != source)
+    sandbox = traveller.sandboxes[source]
+    known = begun(sandbox)
+    options = {"name": traveller.name, "target": target, "engine": "docker"}
+    controller = sandbox.controller.start(source, "container_migrate", **options)
+    try:
+        (identity,) = until("it begins", lambda: begun(sandbox) - known, every_s=0.002)
+        move = traveller.move(source)
+        move = Move(move.source, move.target, traveller.name, id=identity)
+        side, holds = migration.MOMENTS[moment]
+        until(f"it is {moment}", lambda: holds(move.sides[side].journal()), every_s=0.0005)
+    finally:
+        faults.kill_tree(controller.pid)
+        controller.wait()
+    hit = move.states()
+    assert not set(hit.values()) & set(migration.ENDED), hit
+    until("the hosts have finished it", lambda: move.over() and set(move.states().values()) == {"done"}, ALONE_S)
+    traveller.check(target)
+    again = sandbox.module("container_migrate", **options)
+    assert not again["changed"] and again["container"]["pid"] == traveller.container(target).state()["Pid"]
+    note(moment, "controller killed", hit, "moved")
+
+
+def begun(sandbox: Sandbox) -> set[str]:
+    """The migrations that a host is or was the source of, by their identity."""
+    folder = sandbox.host.root / migration.FOLDER.relative_to("/")
+    return {path.parent.name.removesuffix("-source") for path in folder.glob("*-source/journal.json")}
+
+
+@pytest.mark.extended
+@pytest.mark.parametrize("moment", ["preparing", "armed"])
+def test_port_taken(traveller: Traveller, moment: str) -> None:
+    """A port that somebody takes on the target in the last moment: the container goes on where it was."""
+    alpha, beta = (traveller.sandboxes[name] for name in HOSTS)
+    name = alpha.docker.name("port")
+    docker = Docker(beta.host, alpha.docker.prefix)
+    port = beta.docker.free_port()
+    word = f"{alpha.docker.prefix}-port"
+    container = alpha.docker.start("port", BUSYBOX, ["sh", "-c", TICKER, word], "--publish", f"{port}:80")
+    pid = container.state()["Pid"]
+    container.wait_for_ticks(2)
+    try:
+        taken = faults.listener(beta, port)
+        with pytest.raises(Exception, match=f"goes on where it is.*port {port}"):
+            alpha.module("container_migrate", name=name, target="beta", engine="docker")
+        taken.close()
+        move = Move(alpha, beta, name)
+        held: list[Client] = []
+
+        def take(_striker: Striker) -> dict[str, Any]:
+            held.append(faults.listener(beta, port))
+            return {"port": port}
+
+        striker = Striker(move, moment, take)
+        move.start()
+        until("the sides have settled it", move.over, ALONE_S)
+        assert striker.finish()
+        assert move.states() == {"source": "aborted", "target": "aborted"}, move.reasons()
+        assert str(port) in move.reasons()["source"]
+        assert container.state()["Pid"] == pid and not docker.exists(name)
+        container.wait_for_ticks(2)
+        held[0].close()
+        again = Move(alpha, beta, name)
+        again.run()
+        docker.container(name).wait_for_ticks(2)
+        assert len(migration.running(beta.host, word)) == 1 and not migration.running(alpha.host, word)
+        note(moment, "target's port taken", striker.hit, "stays")
+    finally:
+        docker("rm", "--force", name, check=False)
+        alpha.docker("rm", "--force", name, check=False)
 
 
 def note(moment: str, fault: str, hit: dict[str, str], outcome: str) -> None:

@@ -47,3 +47,10 @@ def test_without_early_addresses_nothing_is_run(monkeypatch):
     monkeypatch.setattr(netlock, "_run", lambda *_arguments, **_options: pytest.fail("ran something"))
     with netlock.resets_withheld({}):
         pass
+
+
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_neighbours_hear_nothing_of_an_address_that_lives_elsewhere(elsewhere):
+    script = netlock.silence_hook(elsewhere=elsewhere)["args"][2]
+    assert ("table arp stillpoint" in script) is elsewhere
+    assert "table inet stillpoint" in script and "%" not in script

@@ -130,3 +130,10 @@ def test_another_engine_there_has_programs_of_its_own():
 def test_sizes_that_are_none_are_refused(text):
     with pytest.raises(ValueError, match="is not a rate_limit"):
         arguments.requests(options(rate_limit=text), {}, check=False)
+
+
+def test_plain_processes_are_refused():
+    arguments.refuse(options(engine="docker"))
+    with pytest.raises(ValueError, match=r"web cannot be moved as a plain process.*container_checkpoint"):
+        arguments.refuse(options(engine="process"))
+    assert "process" not in arguments.MIGRATE["target_engine"]["choices"]

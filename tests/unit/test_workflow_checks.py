@@ -18,7 +18,13 @@ import pytest
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import manifest
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError, Refused
 from ansible_collections.stillpoint.criu.plugins.module_utils._criu import features
-from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import processor, save, verification
+from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import (
+    arguments,
+    engines,
+    processor,
+    save,
+    verification,
+)
 
 FOLDER = Path(__file__).parent / "data" / "checkpoint"
 
@@ -145,3 +151,23 @@ def test_url_that_cannot_be_had(url):
 def test_url_is_part_of_the_verification(server):
     found = verify(Checks(status=[""]), verify_url=f"{server}/200")
     assert found == {"status": True, "url": True}
+
+
+# -- which engine a container goes to --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("programs", "wanted", "chosen"),
+    [
+        (["podman", "runc"], "podman", "podman"),
+        (["podman", "runc"], "runc", "runc"),  # it has run nothing yet, so it has no folder of its own
+        (["podman"], "crun", "podman"),
+        (["podman"], "other", "podman"),
+        ([], "other", "docker"),  # whose error says what is missing
+    ],
+)
+def test_engine_of_the_same_name_first(monkeypatch, tmp_path, programs, wanted, chosen):
+    monkeypatch.setattr(engines, "locate", lambda name: f"/usr/bin/{name}" if name in programs else None)
+    nowhere = {"containerd_address": str(tmp_path / "c"), "cri_endpoint": f"unix://{tmp_path}/c"}
+    options = {**arguments.DEFAULTS, **nowhere, "runtime_root": str(tmp_path / "r")}
+    assert engines.available(wanted, options) == chosen

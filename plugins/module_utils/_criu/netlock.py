@@ -27,9 +27,11 @@ _WITHHELD = "2m"  # at most: from the network's set-up to the silence it takes a
 _WATCH_SECONDS = 0.05
 # A packet of an established connection that reaches the new namespace before its socket is restored would be answered
 # with a reset. CRIU's own rules come too late for that: engines plug the network in before CRIU gets there.
+# %s is the rule for ARP, if there is one.
 _SILENCE = """
 enter="nsenter --net=/proc/$(sed -n 's/.*"pid": *\\([0-9][0-9]*\\).*/\\1/p')/ns/net"
 if command -v nft >/dev/null; then
+    %s
     exec $enter nft "table inet stillpoint {
         chain input { type filter hook input priority -300; policy drop; }
         chain output { type filter hook output priority -300; policy drop; }
@@ -39,6 +41,11 @@ for tool in iptables ip6tables; do
     for chain in INPUT OUTPUT; do $enter $tool --wait --insert $chain --jump DROP || exit 1; done
 done
 """
+# Without it, which takes a kernel with tables for ARP, neighbours may ask and hear of the address too early.
+_SILENCE_ARP = """$enter nft "table arp stillpoint {
+        chain input { type filter hook input priority -300; policy drop; }
+        chain output { type filter hook output priority -300; policy drop; }
+    }" 2>/dev/null || true"""
 
 
 def clear(namespace: str, *descriptors: int) -> list[str]:
@@ -175,14 +182,24 @@ def _watch(reader: int, pid: int, criu: int) -> None:
     clear(f"/proc/self/fd/{network}", network)
 
 
-def silence_hook() -> dict[str, Any]:
-    """Return an OCI hook that silences the network namespace of a container being created, until :func:`unsilence`."""
-    return {"path": "/bin/sh", "args": ["sh", "-c", _SILENCE], "env": [f"PATH={os.environ.get('PATH', os.defpath)}"]}
+def silence_hook(*, elsewhere: bool) -> dict[str, Any]:
+    """Return an OCI hook that silences the network namespace of a container being created, until :func:`unsilence`.
+
+    Args:
+        elsewhere: its addresses still live in another place, so nobody may hear that they are here.
+    """
+    script = _SILENCE % (_SILENCE_ARP if elsewhere else "")
+    return {"path": "/bin/sh", "args": ["sh", "-c", script], "env": [f"PATH={os.environ.get('PATH', os.defpath)}"]}
 
 
-def unsilence(namespace: int) -> None:
-    """Let a silenced network namespace, given as an open descriptor, speak again."""
+def unsilence(namespace: int, *, elsewhere: bool) -> None:
+    """Let a silenced network namespace, given as an open descriptor, speak again; see :func:`silence_hook`."""
     enter = ["nsenter", f"--net=/proc/self/fd/{namespace}"]
+    if elsewhere:
+        # The first line lets the second one succeed where there is no such table; one call is faster than two.
+        both = f"table arp {_OURS}\ndelete table arp {_OURS}\ndelete table inet {_OURS}\n"
+        if _run([*enter, "nft", "--file", "-"], namespace, text=both).returncode == 0:
+            return
     if _run([*enter, "nft", "delete", "table", "inet", "stillpoint"], namespace).returncode != 0:
         for tool in ("iptables", "ip6tables"):
             for chain in ("INPUT", "OUTPUT"):

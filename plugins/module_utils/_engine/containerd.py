@@ -229,6 +229,10 @@ class Containerd(Common):
         """Return the command that reads an image from its input."""
         return [*self._ctr(), "images", "import", "-"]
 
+    def plugs_in_late(self, _plan: containerd_create.Plan) -> bool:
+        """containerd plugs in nothing."""
+        return True
+
     def _ctr(self) -> list[str]:
         return ["ctr", "--address", self.address, "--namespace", self.namespace]
 

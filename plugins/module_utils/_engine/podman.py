@@ -16,7 +16,7 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._engine import (
     podman_portable,
     programs,
 )
-from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base import Common
+from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base import NO_NETWORK, Common
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.mounts import mounted_data
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.runtimes import unreachable
@@ -217,6 +217,10 @@ class Podman(Common):
     def load_image(self) -> list[str]:
         """Return the command that reads an image from its input."""
         return [self.executable, "load", "--quiet"]
+
+    def plugs_in_late(self, plan: podman_create.Plan) -> bool:
+        """Tell whether a container of that plan gets its network only when its runtime has created it, or none."""
+        return f"--network={NO_NETWORK}" in plan.options
 
     def discard(self, container: str) -> None:
         """Remove a container that does not run; its volumes stay."""

@@ -17,11 +17,15 @@ _THERE = {
     for name, spec in arguments.ENGINE.items()
     if name not in ("engine", "timeout")
 }
+_PLAIN = "process"  # an engine without containers
 MIGRATE: dict[str, dict[str, Any]] = {
     "name": {"type": "str", "required": True, "aliases": ["container"]},
     "target": {"type": "str", "required": True},
     "new_name": {"type": "str"},
-    "target_engine": {"type": "str", "choices": list(arguments.ENGINE["engine"]["choices"])},
+    "target_engine": {
+        "type": "str",
+        "choices": [name for name in arguments.ENGINE["engine"]["choices"] if name != _PLAIN],
+    },
     "target_options": {"type": "dict", "options": _THERE, "default": {}},
     "mode": {"type": "str", "choices": ["auto", "stop_and_copy", "pre_copy", "post_copy"], "default": "auto"},
     "remove_source": {"type": "bool", "default": True},
@@ -40,7 +44,6 @@ MIGRATE: dict[str, dict[str, Any]] = {
     "networks": {"type": "dict", "default": {}},
     "ignore_static_ip": {"type": "bool", "default": False},
     "ignore_static_mac": {"type": "bool", "default": False},
-    "pid_namespace": {"type": "bool", "default": False},
     "verify_command": {"type": "list", "elements": "str", "default": []},
     "wait_timeout": {"type": "int", "default": 30},
     "freeze_timeout": {"type": "int", "default": 60},
@@ -56,7 +59,6 @@ _RESTORE = (
     "networks",
     "ignore_static_ip",
     "ignore_static_mac",
-    "pid_namespace",
     "verify_command",
     "wait_timeout",
 )
@@ -78,6 +80,21 @@ def size(option: str, text: str) -> int:
     if found <= 0:
         raise ValueError(f"{text!r} is not a {option}: write a number of bytes, such as 512M or 1G.")
     return found
+
+
+def refuse(options: dict[str, Any]) -> None:
+    """Refuse what no host need be asked about.
+
+    Raises:
+        ValueError: the message is for the operator.
+    """
+    if options["engine"] == _PLAIN:
+        raise ValueError(
+            f"{options['name']} cannot be moved as a plain process: it has no control group of its own in which it "
+            "could be held still while the target decides, and its files are the host's. Save it with "
+            "container_checkpoint (leave_running: false), bring the checkpoint to the target, and restore it there "
+            "with container_restore."
+        )
 
 
 def target_options(options: dict[str, Any]) -> dict[str, Any]:

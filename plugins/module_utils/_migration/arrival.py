@@ -11,7 +11,7 @@ import time
 
 from ansible_collections.stillpoint.criu.plugins.module_utils._migration import memory
 from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import create as runtime
-from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import places
+from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import orphan, places
 from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import ticket as tickets
 from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import history, verification
 from ansible_collections.stillpoint.criu.plugins.module_utils._workflow.restore import Restore
@@ -34,6 +34,7 @@ _FIXED: dict[str, Any] = {
     "ignore_volumes": False,
     "allow_mounts": [],
     "allow_privileges": False,
+    "pid_namespace": False,
 }
 
 
@@ -127,6 +128,7 @@ class Arrival(Restore):
             self._forget_volumes(container)
         else:
             left = self._undo(container)
+            orphan.end(container)
         self._read_statistics(places.folder(container))
         tickets.remove(container)
         runtime.forget(container)

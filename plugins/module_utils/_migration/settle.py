@@ -24,7 +24,7 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._migration import 
 from ansible_collections.stillpoint.criu.plugins.module_utils._migration.stillness import Stillness
 from ansible_collections.stillpoint.criu.plugins.module_utils._oci import announce, kernel, process
 from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import create as runtime
-from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import places, volumes
+from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import orphan, places, volumes
 from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import ticket as tickets
 from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import engines
 
@@ -183,7 +183,7 @@ def target(folder: str, verdict: str = "") -> str:
         container = _container(engine, log) if engine is not None else ""
         # One that fetches its memory while it runs has lost its way to the rest of it.
         may_run = log.state == journal.GO and not log.entries.get("lazy")
-        if engine is not None and container and may_run and _came_to_run(engine, container):
+        if engine is not None and container and may_run and came_to_run(engine, container):
             log.move(journal.RUNNING, created=container)
         else:
             if engine is not None and container:
@@ -227,7 +227,7 @@ def _container(engine: Engine, log: journal.Journal) -> str:
     return ""
 
 
-def _came_to_run(engine: Engine, container: str) -> bool:
+def came_to_run(engine: Engine, container: str) -> bool:
     """Wait for the end of a restore that may be under way; tell whether the container runs.
 
     If so, it is made known to the network.
@@ -258,6 +258,7 @@ def _remove(folder: str, engine: Engine, container: str) -> None:
     with open(os.path.join(folder, _PLAN), "rb") as f:
         plan = pickle.load(f)  # noqa: S301  it was written by root to a folder of root's
     engine.remove(container, plan)
+    orphan.end(container)
     _forget(container, restored=False)
 
 
@@ -275,8 +276,9 @@ def clear(folder: str) -> None:
     for base, _folders, files in os.walk(memory):
         for name in _LOGS:
             if name in files:
-                shutil.copyfile(os.path.join(base, name), os.path.join(folder, name))
-                os.chmod(os.path.join(folder, name), 0o600)
+                with contextlib.suppress(OSError):  # a full disk: the container that stands still matters more
+                    shutil.copyfile(os.path.join(base, name), os.path.join(folder, name))
+                    os.chmod(os.path.join(folder, name), 0o600)
     with contextlib.suppress(OSError):
         kernel.detach_mount(memory)
     with contextlib.suppress(OSError):

@@ -37,6 +37,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base import Engine
+
 CHECKPOINT = "arriving"
 _STEP_SECONDS = 0.5
 _ANSWER_SECONDS = 3600.0  # for steps that copy images or volumes while the container runs
@@ -86,13 +88,14 @@ class Target:
         except Exception as e:  # whatever it is, the source waits for an answer
             if not isinstance(e, (CheckpointError, EngineError, Failed, channel.ChannelError, OSError)):
                 traceback.print_exc()
+            withdrawn = isinstance(e, Withdrawn)
+            told = withdrawn or self._let_original_go_on(control, str(e))
             reason = self._give_up(str(e))
-            if isinstance(e, Withdrawn):
-                control.close()
-                return
             try:
-                control.send({"type": settle.decision(self.log), "reason": reason})
-                control.receive(self.asked["link_timeout"])
+                if not told:
+                    control.send({"type": settle.decision(self.log), "reason": reason})
+                if not withdrawn:
+                    control.receive(self.asked["link_timeout"])
             except channel.ChannelError:
                 self.answer()
         control.close()
@@ -150,6 +153,7 @@ class Target:
             self._receiver = self._receive_memory(memory.POST_COPY, images, places.folder(container), connection)
         self._pass_gate(gate.ARMED)
         self._await_stage(gate.READY)
+        self._check_start()
         self.log.move(journal.READY)
         control.send({"type": "ready"})
         self._expect(control, "go", self.asked["freeze_timeout"])
@@ -270,6 +274,7 @@ class Target:
     def _let_run(self, control: channel.Connection) -> None:
         if self._arrival is None or self._starter is None:
             return
+        self._check_start()  # an engine that was restarted meanwhile would not know what it has started
         begun = time.monotonic()
         with contextlib.suppress(OSError):  # the restore has ended, and the engine says why
             self._pass_gate(gate.READY)
@@ -279,7 +284,7 @@ class Target:
             problem = self._receiver.trouble() if self._receiver is not None else ""
             if problem or time.monotonic() > deadline:
                 raise Failed(problem or "The engine has not said in time that the container runs.")
-        if self._failure is not None:
+        if self._failure is not None and not self._came_to_run(self._arrival.engine):
             raise Failed(str(self._failure))
         self._timings["start_ms"] = (time.monotonic() - begun) * 1000
         found = self._arrival.engine.summary(self.log.entries["created"]) or {"pid": 0}
@@ -302,6 +307,26 @@ class Target:
         control.send({"type": journal.RUNNING, "summary": summary, "target_timings": timings})
         control.receive(None)  # it has ended the original
         self.log.move(journal.DONE)
+
+    def _came_to_run(self, engine: Engine) -> bool:
+        """Tell whether it runs though the engine has not said so, as one that is being restarted.
+
+        One that nobody can be asked about does not: what it does until then would be lost.
+        """
+        with contextlib.suppress(EngineError):
+            return settle.came_to_run(engine, self.log.entries["created"])
+        return False
+
+    def _let_original_go_on(self, control: channel.Connection, reason: str) -> bool:
+        """Tell a source that stands still first of all that nothing will run here; return whether it was told."""
+        if not self.log.reached(journal.ARMED) or self.log.state not in journal.BEFORE_GO:
+            return False
+        if self._restore is not None:
+            self._restore.close()  # whoever restores it does not go on without leave
+        with contextlib.suppress(channel.ChannelError):
+            control.send({"type": journal.ABORTED, "reason": reason})
+            return True
+        return False
 
     def _give_up(self, reason: str) -> str:
         """Leave nothing here; return the reason with what is left."""

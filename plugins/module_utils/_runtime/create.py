@@ -32,7 +32,8 @@ def create(runtime: str, call: Call, ticket: Ticket) -> int:
         path = spec.namespaces(spec.load(call.options["bundle"])).get("network")
         if path:
             os.symlink(path, places.silenced(call.container_id))
-    created = placeholder.Placeholder(runtime, call, folder, netlock.silence_hook() if silenced else None)
+    hook = netlock.silence_hook(elsewhere=bool(ticket.gate)) if silenced else None
+    created = placeholder.Placeholder(runtime, call, folder, hook)
     # Loaded only now, while the stock runtime works: together they take as long as it does.
     from ansible_collections.stillpoint.criu.plugins.module_utils._criu import session
     from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import holder

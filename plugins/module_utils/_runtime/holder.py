@@ -33,6 +33,7 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._oci import (
 )
 from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import (
     gate,
+    orphan,
     places,
     reason,
     restrict,
@@ -219,6 +220,8 @@ class Holder:
         if script == "setup-namespaces":
             self.pid = pid or 0
             self.placeholder.replace(self.pid)
+            if self._gate is not None:
+                orphan.note(self.ticket.container_id, self.pid)
             if not self.terminal:
                 self._report({"pid": self.pid})
         elif script == "post-setup-namespaces":
@@ -286,7 +289,7 @@ class Holder:
     def _unsilence(self) -> None:
         """Take back what the placeholder's hook has done: the sockets are complete."""
         if self._network is not None and self.ticket.network_namespace and self.ticket.network_lock != "SKIP":
-            netlock.unsilence(self._network)
+            netlock.unsilence(self._network, elsewhere=bool(self.ticket.gate))
         self._network = None
 
     # -- endings ---------------------------------------------------------------------------------------------------

@@ -40,6 +40,11 @@ def volumes(container_id: str) -> str:
     return os.path.join(folder(container_id), "volumes.json")
 
 
+def init(container_id: str) -> str:
+    """Return the file that tells the first process of a copy, while that may have to be given up."""
+    return os.path.join(folder(container_id), "init.json")
+
+
 def control(container_id: str) -> str:
     """Return the socket on which the holder of a restore waits for ``start``."""
     return os.path.join(folder(container_id), CONTROL)

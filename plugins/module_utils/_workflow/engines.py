@@ -156,14 +156,15 @@ def _asked(options: dict[str, Any], names: list[str]) -> list[str]:
 
 
 def available(name: str, options: dict[str, Any]) -> str:
-    """Return the engine of that name if this host seems to have it, else the first one that it has.
+    """Return the engine of that name if this host seems to have it, if only as a program, else the first one it has.
 
     Args:
         name: need not be the name of an engine that is known here.
         options: of the module.
     """
-    here = _here(options, [])
-    return name if name in here else [*here, *ENGINES][0]
+    if name in _KNOWN and (_KNOWN[name].is_here(options) or locate(name) is not None):
+        return name
+    return [*_here(options, []), *ENGINES][0]
 
 
 def folder_name(name: str) -> str:

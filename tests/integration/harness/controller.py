@@ -35,10 +35,7 @@ class Controller:
         self, host: str, name: str, /, *, check_mode: bool = False, timeout_s: float = 300.0, **arguments: Any
     ) -> dict[str, Any]:
         """Run ``stillpoint.criu.<name>`` on a host and return its result. Raises ModuleFailed."""
-        command = ["ansible", host, "--inventory", str(self.inventory), "--module-name", f"{COLLECTION}.{name}"]
-        if arguments:
-            command += ["--args", json.dumps(arguments)]
-        done = self._run(command + (["--check"] if check_mode else []), timeout_s)
+        done = self._run(self._adhoc(host, name, arguments) + (["--check"] if check_mode else []), timeout_s)
         head, arrow, body = done.stdout.partition(" => ")
         if not arrow:
             raise AssertionError(
@@ -49,6 +46,30 @@ class Controller:
         if "SUCCESS" not in head and "CHANGED" not in head:
             raise ModuleFailed(name, result)
         return result
+
+    def start(self, host: str, name: str, /, **arguments: Any) -> subprocess.Popen[bytes]:
+        """Start ``stillpoint.criu.<name>`` on a host; nobody reads what it says."""
+        program, *rest = self._adhoc(host, name, arguments)
+        command = [str(Path(sys.executable).with_name(program)), *rest]
+        quiet = subprocess.DEVNULL
+        return subprocess.Popen(
+            command, stdin=quiet, stdout=quiet, stderr=quiet, env=self._environment(program), cwd=ROOT
+        )
+
+    def _adhoc(self, host: str, name: str, arguments: dict[str, Any]) -> list[str]:
+        command = ["ansible", host, "--inventory", str(self.inventory), "--module-name", f"{COLLECTION}.{name}"]
+        return command + (["--args", json.dumps(arguments)] if arguments else [])
+
+    @staticmethod
+    def _environment(program: str) -> dict[str, str]:
+        return {
+            **{key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")},
+            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".build"),
+            "ANSIBLE_PIPELINING": "1",
+            "ANSIBLE_STDOUT_CALLBACK": "minimal" if program == "ansible" else "default",
+            "ANSIBLE_NOCOLOR": "1",
+            "LC_ALL": "C.UTF-8",
+        }
 
     def role(self, hosts: str, name: str, **variables: Any) -> str:
         """Apply ``stillpoint.criu.<name>`` and return the output. AssertionError when it fails."""
@@ -66,20 +87,12 @@ class Controller:
 
     def _run(self, command: list[str], timeout_s: float, text: str = "") -> subprocess.CompletedProcess[str]:
         program = Path(sys.executable).with_name(command[0])
-        env = {
-            **{key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")},
-            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".build"),
-            "ANSIBLE_PIPELINING": "1",
-            "ANSIBLE_STDOUT_CALLBACK": "minimal" if command[0] == "ansible" else "default",
-            "ANSIBLE_NOCOLOR": "1",
-            "LC_ALL": "C.UTF-8",
-        }
         return subprocess.run(
             [str(program), *command[1:]],
             input=text,
             text=True,
             capture_output=True,
-            env=env,
+            env=self._environment(command[0]),
             cwd=ROOT,
             timeout=timeout_s,
             check=False,

@@ -220,7 +220,6 @@ class Move:
             "networks": {},
             "ignore_static_ip": False,
             "ignore_static_mac": False,
-            "pid_namespace": False,
             "verify_command": [],
         }
         leaving = {"container": self.name, "bind_mounts": [], "dump": {}}

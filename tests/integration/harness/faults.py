@@ -1,0 +1,123 @@
+# Copyright: (c) 2026, Stillpoint contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Faults of what is around a migration: disks, daemons, ports, the controller."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from stillpoint_lab.api import Host
+
+from .dockerhost import until
+from .migration import FOLDER, LINK_TIMEOUT_S, Striker
+from .sandbox import Client, Sandbox
+
+HEALS_S = LINK_TIMEOUT_S + 3.0
+_TERM_S = 0.2  # until dockerd has taken notice of the signal
+_DAEMON = "/etc/docker/daemon.json"
+_BALLAST = "ballast"
+_LISTEN = "import socket; s = socket.create_server(('', {})); print('listens', flush=True); input()"
+
+
+@contextlib.contextmanager
+def small_disk(host: Host) -> Iterator[None]:
+    """Keep the journals of migrations on a small file system of their own."""
+    host.run(["mkdir", "--parents", "--mode=0700", str(FOLDER)])
+    host.run(["mount", "-t", "tmpfs", "-o", "size=8m,mode=0700", "journals", str(FOLDER)])
+    try:
+        yield
+    finally:
+        host.run(["umount", "--lazy", str(FOLDER)])
+
+
+def full_disk(side: str) -> Callable[[Striker], dict[str, Any]]:
+    """Fill the file system that a side's journal is on; it is emptied after a while. Needs :func:`small_disk`."""
+
+    def strike(striker: Striker) -> dict[str, Any]:
+        ballast = striker.move.sides[side].folder.parent / _BALLAST
+        written = _fill(ballast)
+        threading.Timer(HEALS_S, ballast.unlink).start()
+        return {"bytes": written}
+
+    return strike
+
+
+def _fill(path: Path) -> int:
+    written = 0
+    with path.open("wb", buffering=0) as file:
+        for size in (1 << 16, 1):
+            with contextlib.suppress(OSError):
+                while count := file.write(bytes(size)):
+                    written += count
+    return written
+
+
+@contextlib.contextmanager
+def live_restore(sandbox: Sandbox) -> Iterator[None]:
+    """Let containers survive a restart of their dockerd, as hosts whose dockerd is restarted at all have it."""
+    before = sandbox.read(_DAEMON)
+    _reload(sandbox, json.dumps({**json.loads(before), "live-restore": True}))
+    try:
+        yield
+    finally:
+        _reload(sandbox, before)
+
+
+def _reload(sandbox: Sandbox, text: str) -> None:
+    sandbox.write(_DAEMON, text)
+    sandbox.host.run(["sh", "-c", "kill -HUP $(cat /var/run/docker.pid)"])
+    wanted = str(bool(json.loads(text).get("live-restore"))).lower()
+    asked = ("info", "--format", "{{.LiveRestoreEnabled}}")
+    until("dockerd has read its configuration", lambda: sandbox.docker(*asked).strip() == wanted)
+
+
+def restart_dockerd(side: str) -> Callable[[Striker], dict[str, Any]]:
+    """Restart dockerd while the migration goes on, as systemd does. Needs :func:`live_restore`."""
+    script = """
+        pid=$(cat /var/run/docker.pid); kill $pid
+        for _ in $(seq 300); do kill -0 $pid 2>/dev/null || exec lab-start-dockerd; sleep 0.05; done
+        kill -9 $pid; sleep 0.1; exec lab-start-dockerd"""
+
+    def strike(striker: Striker) -> dict[str, Any]:
+        host = striker.move.sides[side].host
+        restart = threading.Thread(target=host.run, args=(["sh", "-c", script],), kwargs={"timeout": 90}, daemon=True)
+        restart.start()
+        time.sleep(_TERM_S)
+        return {"dockerd": restart}
+
+    return strike
+
+
+def listener(sandbox: Sandbox, port: int) -> Client:
+    """Take a port of a host until the client is closed."""
+    client = sandbox.client("python3", "-c", _LISTEN.format(port))
+    assert client.receive() == "listens"
+    return client
+
+
+def kill_tree(pid: int) -> int:
+    """Kill a process of the machine and all its descendants at once; return how many."""
+    parents: dict[int, int] = {}
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            parents[int(entry)] = int(Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[1])
+    doomed = [pid]
+    for one in doomed:  # which grows meanwhile
+        doomed += [child for child, parent in parents.items() if parent == one]
+    for one in doomed:
+        try:
+            os.kill(one, signal.SIGKILL)
+        except OSError as error:
+            if error.errno != errno.ESRCH:
+                raise
+    return len(doomed)

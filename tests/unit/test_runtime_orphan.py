@@ -1,0 +1,44 @@
+# Copyright: (c) 2026, Stillpoint contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A copy that is given up does not live on, whatever its engine knows of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+from ansible_collections.stillpoint.criu.plugins.module_utils._oci import process
+from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import orphan, places
+
+
+@pytest.fixture
+def sleeper(tmp_path, monkeypatch):
+    monkeypatch.setattr(places, "RESTORES", str(tmp_path))
+    (tmp_path / "c1").mkdir()
+    started = subprocess.Popen(["sleep", "60"])
+    yield started
+    started.kill()
+    started.wait()
+
+
+def test_it_is_ended(sleeper):
+    orphan.note("c1", sleeper.pid)
+    orphan.end("c1")
+    assert not process.alive(sleeper.pid)
+    orphan.end("c1")  # again: there is nothing left to do
+
+
+def test_another_process_of_that_number_is_not(sleeper, tmp_path):
+    (tmp_path / "c1/init.json").write_text(json.dumps([sleeper.pid, process.start_time(sleeper.pid) - 1]))
+    orphan.end("c1")
+    assert sleeper.poll() is None
+
+
+@pytest.mark.parametrize("text", [None, "", "[1"])
+def test_without_a_note_nothing_is_done(sleeper, tmp_path, text):
+    if text is not None:
+        (tmp_path / "c1/init.json").write_text(text)
+    orphan.end("c1")
+    assert sleeper.poll() is None
