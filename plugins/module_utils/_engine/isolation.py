@@ -78,7 +78,8 @@ def _mount(mount: dict[str, Any], held: set[str]) -> dict[str, Any]:
     if os.path.normpath(mount["destination"]) in held:
         return {**mount, "kind": "volume", "name": "", "source": ""}
     _check_harmless(mount)
-    return {**mount, "kind": "bind", "name": "", "options": ["ro", *(set(mount["options"]) - {"ro", "rw"})]}
+    options = [word for word in mount["options"] if word not in ("ro", "rw")]
+    return {**mount, "kind": "bind", "name": "", "options": ["ro", *options]}
 
 
 def _check_harmless(mount: dict[str, Any]) -> None:
