@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base import Engine
 
 _POLL_SECONDS = 0.1
+_LEAST_SECONDS = 1.0  # that a command gets
 
 
 def run(engine: Engine, container: str, name: str, parameters: dict[str, Any]) -> dict[str, bool]:
@@ -60,7 +61,7 @@ def _within(deadline: float, check: Callable[[], str]) -> Callable[[], str]:
         found: list[str] = []
         runner = threading.Thread(target=lambda: found.append(check()), daemon=True)
         runner.start()
-        runner.join(max(deadline - time.monotonic(), _POLL_SECONDS))
+        runner.join(max(deadline - time.monotonic(), _LEAST_SECONDS))
         return found[0] if found else "the command does not end"
 
     return answer
