@@ -90,8 +90,8 @@ def test_a_killed_proof_is_cleared_away(sandbox_on: Callable[..., Sandbox]) -> N
     until("the copy runs its probe", lambda: "sleep 600" in docker.host.run(["ps", "-eo", "args"]).stdout)
     names = docker(*labelled).split()
     assert len(names) == 1 and names[0].startswith("stillpoint-verify-"), names
-    kill = 'for pid in /proc/[0-9]*; do grep -qs "AnsiballZ_container_checkpoint_info" $pid/cmdline && echo ${pid#/proc/}; done'
-    pids = docker.host.run(["sh", "-c", kill], check=False).stdout.split()
+    find = "cd /proc; grep -ls AnsiballZ_container_checkpoint_info [0-9]*/cmdline"
+    pids = [path.split("/")[0] for path in docker.host.run(["sh", "-c", find], check=False).stdout.split()]
     assert pids
     docker.host.run(["kill", "-KILL", *pids], check=False)
     runner.join()
