@@ -200,7 +200,7 @@ checkpoints:
       type: dict
 removed:
   description: Throw-away containers that an earlier run has left because it was killed. They were removed.
-  returned: with O(verify=restore)
+  returned: with O(verify=restore) and not check mode
   type: list
   elements: str
 repository:
