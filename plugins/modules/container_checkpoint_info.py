@@ -290,7 +290,7 @@ def _look_into_repository(wanted: dict[str, Any]) -> dict[str, Any]:
     found.sort(key=lambda snapshot: (snapshot.tags["container"], snapshot.time, snapshot.name))
     if wanted["newest_only"]:
         found = _newest(found, lambda snapshot: (snapshot.tags["container"], snapshot.tags["host"]))
-    problems = []
+    problems: list[str] = []
     if wanted["verify"] in ("structure", "data"):
         problems = repository.problems(data=wanted["verify"] == "data")
     return {
@@ -321,7 +321,7 @@ def _fits(record: dict[str, Any] | None, wanted: dict[str, Any]) -> bool:
 def _judge(described: dict[str, Any], wanted: dict[str, Any], *, check: bool) -> None:
     """Add what the verification of one checkpoint has found."""
     problems = described["problems"]
-    verified = {"by": wanted["verify"], "passed": not problems, "problem": "; ".join(problems[:5])}
+    verified: dict[str, Any] = {"by": wanted["verify"], "passed": not problems, "problem": "; ".join(problems[:5])}
     if wanted["verify"] == "restore" and not problems:
         if check:
             verified["passed"] = None

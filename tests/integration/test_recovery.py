@@ -160,6 +160,7 @@ def test_a_lost_host(hosts: Hosts) -> None:
     subnet = alpha.docker.subnet()
     networks = [docker.network("net", f"--subnet={subnet}.0/24") for docker in (alpha.docker, beta.docker)]
     counter = start_on(alpha.docker, "counter", "--network", networks[0], "--volume", f"{prefix}-data:/data")
+    hosts.podman["beta"].provide(BUSYBOX)
     podman = start_on(hosts.podman["alpha"], "pod", "--network", "none")
     lonely = start_on(alpha.docker, "lonely", "--network", alpha.docker.network("lonely"))
     redis = alpha.docker.start("redis", APPS, ["redis-server", "--save", ""], "--network", "none")
@@ -205,7 +206,9 @@ def test_a_lost_host(hosts: Hosts) -> None:
     rows = {line.split()[1]: line for line in output.splitlines() if f" {prefix}-" in line and "restores" in line}
     assert code == 0 and set(rows) == {container.name for container in gone}, output
     assert everything(beta.docker) == before
-    code, output = beta.controller.playbook("verify", **{**wanted, "probes": {redis.name: ["false"]}})
+    code, output = beta.controller.playbook(
+        "verify", **{**wanted, "probes": {redis.name: ["false"]}, "verify_timeout": 2}
+    )
     assert code != 0 and "1 of 4 do not restore" in output, output
 
 

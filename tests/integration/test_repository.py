@@ -41,7 +41,7 @@ class Store:
         for name, text in {"password": PASSWORD + "\n", "key": self._key}.items():
             client.write(secrets / name, text)
             client.host.run(["chmod", "600", str(secrets / name)])
-        given: dict[str, Any] = {"repository_password_file": f"{secrets}/password", "repository_timeout": 5}
+        given: dict[str, Any] = {"repository_password_file": f"{secrets}/password", "repository_timeout": 10}
         address = self.beta.host.address
         if kind == "sftp":
             ssh = f"-i {secrets}/key -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"

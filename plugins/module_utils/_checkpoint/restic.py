@@ -203,7 +203,7 @@ class _Listener(threading.Thread):
         self.hopeless = False  # what it tries again cannot succeed
         self._since = 0.0
         self._worked = time.monotonic()  # when it last did something, and what it had done by then
-        self._work = (0, 0)
+        self._done = (0, 0)
 
     def run(self) -> None:
         """Read to the end."""
@@ -223,8 +223,8 @@ class _Listener(threading.Thread):
             moved, ticks = _work(pid)
         except (OSError, ValueError):
             return  # it has just ended
-        if moved > self._work[0] + _LEAST_BYTES or ticks > self._work[1] + _LEAST_TICKS:
-            self._worked, self._work = time.monotonic(), (moved, ticks)
+        if moved > self._done[0] + _LEAST_BYTES or ticks > self._done[1] + _LEAST_TICKS:
+            self._worked, self._done = time.monotonic(), (moved, ticks)
 
     def gave_up(self, patience: int) -> bool:
         """Tell whether it is no use to wait longer; ``patience`` in seconds."""
