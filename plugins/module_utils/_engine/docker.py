@@ -45,6 +45,7 @@ class Docker(Common):
     """
 
     NAME = "docker"
+    ISOLATES = True
 
     def __init__(self, options: dict[str, Any]) -> None:
         try:

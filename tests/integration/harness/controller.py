@@ -79,9 +79,10 @@ class Controller:
         assert done.returncode == 0, f"the role {name} failed:\n{done.stdout}{done.stderr}"
         return done.stdout
 
-    def playbook(self, name: str, /, **variables: Any) -> tuple[int, str]:
+    def playbook(self, name: str, /, *, check_mode: bool = False, **variables: Any) -> tuple[int, str]:
         """Run ``stillpoint.criu.<name>`` and return its exit code and output."""
         command = ["ansible-playbook", "--inventory", str(self.inventory), f"{COLLECTION}.{name}"]
+        command += ["--check"] if check_mode else []
         done = self._run([*command, "--extra-vars", json.dumps(variables)], 600.0)
         return done.returncode, done.stdout + done.stderr
 
