@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
+    from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base import Engine
+
 STATE = "/var/lib/stillpoint/backup"
 FOLDER, REPOSITORY = "folder", "repository"  # places in which checkpoints are kept
 
@@ -148,7 +150,7 @@ def _select(wanted: job.Job, parameters: dict[str, Any], report: Report) -> list
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for selection in wanted.selections:
         hooks = {which: selection[which] for which in ("pre", "post")}
-        chosen = []
+        chosen: list[tuple[Engine, str]] = []
         for name in selection["name"]:
             try:
                 chosen += engines.select(parameters, [name], [])
@@ -220,8 +222,9 @@ def remember(old: dict[str, Any], report: Report, *, now: float, duration_s: flo
         else:
             known["last_success"] = now
         if done["checkpoint"] is not None:
+            frozen_ms = done["checkpoint"]["timings"].get("frozen_ms")
             known["duration_s"] = done["duration_s"]
-            known["frozen_s"] = done["checkpoint"]["timings"].get("frozen_ms", 0) / 1000
+            known["frozen_s"] = None if frozen_ms is None else frozen_ms / 1000
             known["size_bytes"] = done["checkpoint"]["size_bytes"]
             known["checkpoints"] = report.kept.get(_folder(done), known.get("checkpoints"))
         containers[name] = known

@@ -34,13 +34,13 @@ def main() -> None:
             return
         report = backup.run(wanted, [sys.executable, "-I", PROGRAM, _WORKER], check=options.check)
     except (Refused, OSError) as e:
-        sys.exit(f"ERROR: {e}")
+        raise SystemExit(f"ERROR: {e}") from e
     except backup.UnderWay as e:
         sys.stderr.write(f"ERROR: {e}\n")
-        sys.exit(_UNDER_WAY)
+        raise SystemExit(_UNDER_WAY) from e
     if options.json:
         told = {"containers": report.containers, "faults": report.faults, "removed": report.removed}
         sys.stdout.write(json.dumps(told) + "\n")
     else:
         sys.stdout.write("".join(f"{line}\n" for line in backup.summary(report, check=options.check)))
-    sys.exit(_FAILED if report.failed else 0)
+    raise SystemExit(_FAILED if report.failed else 0)

@@ -146,7 +146,9 @@ def _answers() -> Iterator[dict[str, Any]]:
 
 
 def _save(series: save.Series, engine: Engine, task: dict[str, Any], *, check: bool) -> dict[str, Any]:
-    container, errors, warnings = task["container"], [], []
+    container = task["container"]
+    errors: list[str] = []
+    warnings: list[str] = []
 
     def run_hooks(which: str) -> None:
         for hook in [] if check else task[which]:
