@@ -155,7 +155,7 @@ def _save(series: save.Series, engine: Engine, task: dict[str, Any], *, check: b
             wrong = _run_hook(engine, container, hook["command"])
             if wrong and hook["on_error"] != job.IGNORE:
                 found = errors if hook["on_error"] == job.FAIL else warnings
-                found.append(f"The {which} command failed in {container}: {wrong}")
+                found.append(f"The {which} command failed in {container}: {wrong.rstrip(': ')}")
 
     run_hooks("pre")
     if errors:
