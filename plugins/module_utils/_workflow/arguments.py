@@ -107,7 +107,8 @@ def complete(spec: dict[str, dict[str, Any]], given: Any, where: str) -> dict[st
 
 
 def _fits(value: Any, rule: dict[str, Any]) -> bool:
-    if type(value) is not _TYPES[rule["type"]]:
+    is_one = type(value) is _TYPES[rule["type"]]  # not isinstance: true and false would be numbers
+    if not is_one:
         return False
     if rule["type"] == "path" and not os.path.isabs(value):
         return False

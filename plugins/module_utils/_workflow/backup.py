@@ -127,12 +127,14 @@ def _work(wanted: job.Job, worker: list[str], *, check: bool) -> Report:
     how = {"parameters": parameters, "check": check}
     report.containers += workers.run(worker, how, tasks, wanted.parallel)
     saved = sorted({_folder(done) for done in report.containers if not done["error"]})
-    if saved:
-        for place in (FOLDER, REPOSITORY)[: 2 if parameters["repository"] else 1]:
-            try:
-                _prune(wanted, parameters, saved, place, report, check=check)
-            except (CheckpointError, OSError) as e:
-                report.faults.append(f"Old checkpoints were not removed. {e}")
+    places = [FOLDER]
+    if parameters["repository"] and not (check and parameters["repository_init"]):  # then there may be none yet
+        places.append(REPOSITORY)
+    for place in places if saved else []:
+        try:
+            _prune(wanted, parameters, saved, place, report, check=check)
+        except (CheckpointError, OSError) as e:
+            report.faults.append(f"Old checkpoints were not removed. {e}")
     return report
 
 

@@ -17,7 +17,10 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import a
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Callable
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
 
     from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.repository import Repository, Snapshot
 
@@ -75,14 +78,13 @@ def run(parameters: dict[str, Any], *, check: bool) -> Outcome:
         return _prune_repository(arguments.repository(parameters), policy, containers, parameters, check=check)
     with contextlib.ExitStack() as locks:
         if not check:
-            for container in containers or [None]:
-                for base in store.containers(parameters["path"], container):
-                    locks.enter_context(store.locked(base))
+            for base in _each(store.containers, parameters["path"], containers):
+                locks.enter_context(store.locked(base))
         return _prune_folders(policy, containers, parameters, check=check)
 
 
 def _prune_folders(policy: Policy, containers: list[str], parameters: dict[str, Any], *, check: bool) -> Outcome:
-    entries = [entry for container in containers or [None] for entry in store.entries(parameters["path"], container)]
+    entries = _each(store.entries, parameters["path"], containers)
     items = [_of_folder(entry) for entry in entries if entry.manifest is not None]
     if parameters["checkpoint_host"]:
         items = [item for item in items if item.tags["host"] == parameters["checkpoint_host"]]
@@ -103,6 +105,12 @@ def _prune_folders(policy: Policy, containers: list[str], parameters: dict[str, 
             ) from e
         done.append(item)
     return found
+
+
+def _each(look: Callable[[str, str | None], list[T]], path: str, containers: list[str]) -> list[T]:
+    """Return what is found below a folder for each of the containers, or without any for all."""
+    names: list[str | None] = [*containers] or [None]
+    return [found for name in names for found in look(path, name)]
 
 
 def _of_folder(entry: store.Entry) -> Item:
