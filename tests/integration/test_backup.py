@@ -17,7 +17,7 @@ from harness.cycle import assert_consecutive
 from harness.dockerhost import APPS, BUSYBOX, TICKER
 from harness.sandbox import CHECKPOINTS, Sandbox
 
-SAVE = {"command": ["redis-cli", "save"]}
+SAVE = {"command": ["redis-cli", "-e", "save"]}
 PASSWORD = "open sesame"
 JOBS, STATE = "/etc/stillpoint/backup", "/var/lib/stillpoint/backup"
 PROMTOOL = shutil.which("promtool", path=f"{ROOT}/.build/promtool/usr/bin") or shutil.which("promtool")
@@ -126,7 +126,7 @@ def test_from_the_controller(sandbox_on: Callable[[str], Sandbox], controller: C
     sandbox = sandbox_on("alpha")
     backup = Backup(sandbox, controller)
     name = backup.redis.name
-    wrong = {"command": ["redis-cli", "wrong"]}
+    wrong = {"command": ["redis-cli", "-e", "wrong"]}
     backup.job["selections"] = [{"name": [name], "pre": [SAVE], "post": [{**wrong, "on_error": "warn"}]}]
     repository = f"{backup.metrics}/restic"
     password = backup.metrics / "environment"
