@@ -176,7 +176,7 @@ def test_a_lost_host(hosts: Hosts) -> None:
         container.remove()
 
     given = {"lost": alpha.host.run(["uname", "-n"]).stdout.strip(), "target": "beta", **there}
-    code, output = alpha.controller.playbook("recover", check_mode=True, **given)
+    code, output = alpha.controller.playbook("recover", "--check", **given)
     rows = table(output, prefix)
     assert set(rows) == {container.name for container in gone}, output
     assert "does not exist on this host" in rows.pop(lonely.name) and code != 0, output

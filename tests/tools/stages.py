@@ -97,7 +97,7 @@ STAGES = {
         lab=True,
     ),
     "extended": Stage(
-        [["pytest", "-v", "-m", "extended", "tests/integration"]],
+        [["pytest", "-v", "-m", "extended", "tests/integration"], ["pytest", "tests/unit/test_monitoring.py"]],
         needs="tests/integration/**/test_*.py",
         missing="tests/integration",
         lab=True,
