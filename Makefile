@@ -51,7 +51,7 @@ integration: venv system ## The integration tests on the lab
 	@$(STAGES) integration
 
 .PHONY: extended
-extended: venv system ## The integration tests that make test has no time for
+extended: venv system browser ## The integration tests that make test has no time for
 	@$(STAGES) extended
 
 .PHONY: machine
@@ -74,7 +74,7 @@ lab-down: venv ## Stop the test hosts and remove every trace of them
 build: venv ## Build the archive for Galaxy into .build/dist and prove that it installs
 	@tests/tools/build.sh
 
-.PHONY: venv system checks machines
+.PHONY: venv system checks machines browser
 venv: ## Make .venv
 	@$(BOOTSTRAP) venv
 system:
@@ -83,6 +83,8 @@ checks:
 	@$(BOOTSTRAP) checks
 machines:
 	@$(BOOTSTRAP) machines
+browser:
+	@$(BOOTSTRAP) browser
 
 .PHONY: clean
 clean: ## Remove what was built here (not the lab's cache; run `make lab-down` first when the lab is up)

@@ -8,6 +8,7 @@
 #   bootstrap.sh system    Debian packages that the lab needs on this machine
 #   bootstrap.sh machines  Debian packages that virtual machines of the lab need on this machine
 #   bootstrap.sh checks    Debian packages that `ansible-test sanity` needs on this machine
+#   bootstrap.sh browser   Debian packages that the test of the report in a browser needs on this machine
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 cd "$root"
@@ -81,5 +82,6 @@ venv) venv ;;
 system) packages debootstrap iproute2 openssh-client rsync zstd ;;
 machines) packages e2fsprogs qemu-system-x86 ;;
 checks) packages shellcheck ;;
-*) fail "usage: bootstrap.sh venv|system|machines|checks" ;;
+browser) packages chromium ;;
+*) fail "usage: bootstrap.sh venv|system|machines|checks|browser" ;;
 esac
