@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, Stillpoint contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The execution environment, as far as it gets without building an image: what ansible-builder makes of its definition."""
+"""The execution environment, as far as it gets without an image: what ansible-builder makes of its definition."""
 
 from __future__ import annotations
 
