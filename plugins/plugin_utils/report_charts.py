@@ -13,8 +13,9 @@ PLOT_PX = 160
 
 
 def escape(text: object) -> str:
-    """Return a text as HTML and XML want it, also in attributes, and without characters that neither may hold."""
-    return html.escape("".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in str(text)))
+    """Return a text as HTML and XML want it, also in attributes; characters that would not be seen are shown as such."""
+    shown = (c if c.isprintable() or c in "\n\t\xa0" else "\N{REPLACEMENT CHARACTER}" for c in str(text))
+    return html.escape("".join(shown))
 
 
 def bars(title: str, values: Sequence[tuple[str, float]], show: Callable[[float], str]) -> str:

@@ -51,14 +51,17 @@ svg .s1{stroke:var(--other);fill:var(--other)}
 .spark{width:6rem;height:1.2rem}
 .spark polyline{fill:none;stroke:var(--bar);stroke-width:1.5;vector-effect:non-scaling-stroke}
 table{border-collapse:collapse;width:100%;margin-top:1rem}
+.wide{overflow-x:auto}
 th,td{text-align:start;padding:.35rem .6rem;border-bottom:1px solid var(--edge);vertical-align:top;
-overflow-wrap:anywhere;unicode-bidi:isolate}
+unicode-bidi:isolate}
+td.container,td.to,td.reason{overflow-wrap:anywhere;min-width:9rem}
 th{color:var(--dim);font-weight:600;white-space:nowrap}
 td.number,th.number{text-align:end;white-space:nowrap;font-variant-numeric:tabular-nums}
 td.reason{white-space:pre-line}
 @media(max-width:45rem){thead{display:none}table,tbody,tr,td{display:block}
 tr{border:1px solid var(--edge);border-radius:.5rem;margin-bottom:.6rem;padding:.3rem 0}
-td,td.number{border:0;display:flex;gap:.8rem;text-align:start;white-space:normal}
+td,td.number{border:0;display:flex;gap:.8rem;text-align:start;white-space:normal;overflow-wrap:anywhere}
+td.reason{white-space:pre-line}
 td:empty{display:none}td::before{content:attr(data-label);color:var(--dim);flex:0 0 6.5rem}}
 """
 
@@ -156,7 +159,8 @@ def _table(listed: Sequence[Row], runs: Sequence[Run]) -> str:
             for name, cell in zip(heads, cells)
         )
         body.append(f"<tr{' class=bad' if row.failed else ''}>{''.join(marked)}</tr>")
-    return f"<table><thead><tr>{head}</tr></thead><tbody>\n" + "\n".join(body) + "\n</tbody></table>"
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>\n" + "\n".join(body) + "\n</tbody></table>"
+    return f'<div class="wide">{table}</div>'
 
 
 def _spark(row: Row, runs: Sequence[Run]) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from harness.cycle import assert_consecutive
 from harness.dockerhost import BUSYBOX, TICKER
-from harness.runner import Runner, install
+from harness.runner import Runner, install, template_variables
 from harness.sandbox import Sandbox
 from stillpoint_lab.api import Lab
 
@@ -80,3 +80,25 @@ def test_other_jobs(runner: Runner, sandbox_on: Callable[[str], Sandbox]) -> Non
     assert pruned.code == 0, pruned.output
     (told,) = pruned.artifacts["stillpoint_pruned"]
     assert (told["host"], told["kept"], len(told["removed"])) == ("alpha", 1, 1)
+
+
+@pytest.mark.extended
+def test_repository_of_credential(runner: Runner, sandbox_on: Callable[[str], Sandbox]) -> None:
+    """Address and password come from the environment of the job; the password is in nothing that AWX keeps."""
+    docker = sandbox_on("alpha").docker
+    counter = docker.start("counter", BUSYBOX, ["sh", "-c", TICKER])
+    password = "sesame-of-the-credential"
+    repository = f"{docker.folder('repository')}/restic"
+    credential = {"RESTIC_REPOSITORY": repository, "RESTIC_PASSWORD": password, "AWS_ACCESS_KEY_ID": ""}
+    saved = runner.job(
+        "checkpoint",
+        credential=credential,
+        container=counter.name,
+        target="alpha",
+        repository_init="true",
+        keep_local="false",
+        **template_variables(),
+    )
+    assert saved.code == 0, saved.output
+    assert repository in saved.events
+    assert password not in saved.output + saved.events

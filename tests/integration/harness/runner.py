@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from .controller import ROOT
 
 PLAYBOOKS = ROOT / "playbooks"
@@ -34,10 +36,11 @@ def install(place: Path) -> Path:
 
 @dataclass
 class Result:
-    """What a job has left: its exit code, what it printed, and what it hands on to the next node of a workflow."""
+    """What a job has left: its exit code, what it printed, its events, and what it hands on in a workflow."""
 
     code: int
     output: str
+    events: str
     artifacts: dict[str, Any]
 
 
@@ -50,7 +53,14 @@ class Runner:
     inventory: Path
 
     def job(
-        self, survey: str, handed_on: dict[str, Any] | None = None, /, *, check_mode: bool = False, **answers: Any
+        self,
+        survey: str,
+        handed_on: dict[str, Any] | None = None,
+        /,
+        *,
+        check_mode: bool = False,
+        credential: dict[str, str] | None = None,
+        **answers: Any,
     ) -> Result:
         """Run the playbook of a job template.
 
@@ -58,7 +68,8 @@ class Runner:
             survey: name of its survey and of its playbook.
             handed_on: artifacts of the jobs before it.
             check_mode: run it as a job of the type "check".
-            answers: to the survey; for all other questions it is their default, as in AWX.
+            credential: what a credential puts into the environment of the job.
+            answers: to the survey; for all other questions it is their default, as in AWX. The template's variables too.
         """
         folder = self.place / f"{len(list(self.place.iterdir()))}-{survey}"
         shutil.copytree(PLAYBOOKS, folder / "project/playbooks")
@@ -69,7 +80,7 @@ class Runner:
         given = {one["variable"]: one["default"] for one in questions if "default" in one}
         (folder / "env/extravars").write_text(json.dumps({**given, **answers, **(handed_on or {})}))
         settings = {"ANSIBLE_COLLECTIONS_PATH": str(self.collections), "ANSIBLE_NOCOLOR": "1", "LC_ALL": "C.UTF-8"}
-        (folder / "env/envvars").write_text(json.dumps(settings))
+        (folder / "env/envvars").write_text(json.dumps({**settings, **(credential or {})}))
         done = subprocess.run(
             [
                 str(Path(sys.executable).with_name("ansible-runner")),
@@ -85,6 +96,17 @@ class Runner:
             timeout=600,
             check=False,
         )
-        events = [json.loads(path.read_text()) for path in (folder / "artifacts/job/job_events").glob("*-*.json")]
-        ends = [event["event_data"] for event in events if event["event"] == "playbook_on_stats"]
-        return Result(done.returncode, done.stdout + done.stderr, ends[0].get("artifact_data", {}) if ends else {})
+        events = [path.read_text() for path in (folder / "artifacts/job/job_events").glob("*-*.json")]
+        ends = [event["event_data"] for event in map(json.loads, events) if event["event"] == "playbook_on_stats"]
+        artifacts = ends[0].get("artifact_data", {}) if ends else {}
+        return Result(done.returncode, done.stdout + done.stderr, "\n".join(events), artifacts)
+
+
+def template_variables() -> dict[str, str]:
+    """The variables that job templates have when there is a repository: templates that read the environment."""
+
+    class Plain(yaml.SafeLoader):
+        """Takes texts that Ansible must not template as texts."""
+
+    Plain.add_constructor("!unsafe", lambda loader, node: loader.construct_scalar(node))
+    return yaml.load((PLAYBOOKS / "vars/awx.yml").read_text(), Plain)["awx_repository_variables"]
