@@ -13,7 +13,7 @@ PLOT_PX = 160
 
 
 def escape(text: object) -> str:
-    """Return a text as HTML and XML want it, also in attributes; characters that would not be seen are shown as such."""
+    """Return a text as HTML and XML want it, also in attributes; what would not be seen is shown as such."""
     shown = (c if c.isprintable() or c in "\n\t\xa0" else "\N{REPLACEMENT CHARACTER}" for c in str(text))
     return html.escape("".join(shown))
 

@@ -126,15 +126,12 @@ def _tiles(listed: Sequence[Row]) -> str:
 def _charts(listed: Sequence[Row], runs: Sequence[Run]) -> list[str]:
     saved = [row for row in listed if row.saved]
     drawn = []
-    for title, values, show in (
-        ("Frozen", [(row, row.frozen_ms) for row in saved], _ms),
-        ("Size", [(row, row.size_bytes) for row in saved], _bytes),
-    ):
-        known = sorted(((row, float(value)) for row, value in values if value is not None), key=lambda pair: -pair[1])
-        if known:
-            more = f" (the largest {BARS} of {len(known)})" if len(known) > BARS else ""
-            named = [(f"{row.host} {row.container}", value) for row, value in known[:BARS]]
-            drawn.append(charts.bars(title + more, named, show))
+    for title, field, show in (("Frozen", "frozen_ms", _ms), ("Size", "size_bytes", _bytes)):
+        known = [(f"{row.host} {row.container}", getattr(row, field)) for row in saved]
+        named = sorted(((name, value) for name, value in known if value is not None), key=lambda pair: -pair[1])
+        if named:
+            more = f" (the largest {BARS} of {len(named)})" if len(named) > BARS else ""
+            drawn.append(charts.bars(title + more, named[:BARS], show))
     if len(runs) > 1:
         moments = [run.time.strftime("%Y-%m-%d %H:%M") for run in runs]
         frozen = [[ms for ms, _size in run.figures.values() if ms is not None] or [0.0] for run in runs]

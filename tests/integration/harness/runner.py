@@ -69,7 +69,7 @@ class Runner:
             handed_on: artifacts of the jobs before it.
             check_mode: run it as a job of the type "check".
             credential: what a credential puts into the environment of the job.
-            answers: to the survey; for all other questions it is their default, as in AWX. The template's variables too.
+            answers: to the survey; for all other questions it is their default. The template's variables too.
         """
         folder = self.place / f"{len(list(self.place.iterdir()))}-{survey}"
         shutil.copytree(PLAYBOOKS, folder / "project/playbooks")
