@@ -21,7 +21,7 @@ OPTIONS = {
     "credential": "name description organization credential_type inputs state",
     "notification_template": "name description organization notification_type notification_configuration messages",
     "job_template": "name description organization project playbook inventory execution_environment credentials"
-    " extra_vars survey_enabled survey_spec become_enabled ask_job_type_on_launch allow_simultaneous state",
+    " extra_vars survey_enabled survey_spec become_enabled ask_job_type_on_launch state",
     "workflow_job_template": "name description organization survey_enabled survey_spec notification_templates_error"
     " notification_templates_approvals workflow_nodes state",
     "schedule": "name organization unified_job_template rrule enabled state",
