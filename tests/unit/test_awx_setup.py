@@ -90,7 +90,7 @@ def test_with_all(setup):
         **NEEDED,
         awx_repository={"repository": "sftp:backup@store:/srv/restic", "password": "Geheimnis"},
         awx_notification={"type": "slack", "configuration": {"token": "Zeichen", "channels": ["ops"]}},
-        awx_prune_target="alpha",
+        awx_repository_host="alpha",
     )
     assert code == 0, output
     for module, arguments in told:
@@ -118,7 +118,7 @@ def test_with_all(setup):
 
     workflows = of(told, "workflow_job_template")
     nightly = {node["identifier"]: node for node in workflows["Nightly checkpoints"]["workflow_nodes"]}
-    assert nightly["prune"]["extra_data"] == {"target": "alpha"}
+    assert nightly["verify"]["extra_data"] == nightly["prune"]["extra_data"] == {"target": "alpha"}
     assert nightly["checkpoint"]["extra_data"] == {"target": "all", "labels": "backup=nightly"}
     assert workflows["Migrate with approval"]["survey_enabled"] is True
     assert workflows["Nightly checkpoints"]["notification_templates_error"] == ["Stillpoint"]
@@ -136,4 +136,4 @@ def test_without_repository(setup):
 
 def test_refused_before_anything_is_made(setup):
     code, output, told = setup(**NEEDED, awx_repository={"repository": "/r"})
-    assert code != 0 and "-e awx_prune_target=HOST" in output and told == []
+    assert code != 0 and "-e awx_repository_host=HOST" in output and told == []
