@@ -57,7 +57,10 @@ def lines(
         parts.append(f'<line class="grid" x1="0" x2="100%" y1="{height}" y2="{height}"/>')
         parts.append(f'<text class="tick" x="0" y="{height - 3}">{escape(show(most * part))}</text>')
     for number, (name, values) in enumerate(series):
-        points = [(_across(index, len(values)), _height(value / most)) for index, value in enumerate(values)]
+        # Right of the words on the lines.
+        points = [
+            (14 + 0.86 * _across(index, len(values)), _height(value / most)) for index, value in enumerate(values)
+        ]
         for (x1, y1), (x2, y2) in zip(points, points[1:]):
             parts.append(f'<line class="series s{number}" x1="{x1:.2f}%" y1="{y1}" x2="{x2:.2f}%" y2="{y2}"/>')
         for (x, y), value, moment in zip(points, values, moments):

@@ -38,7 +38,7 @@ figcaption{font-weight:600;margin-bottom:.5rem}
 svg{display:block;overflow:hidden}
 svg text{fill:var(--text);font-size:12px}
 svg .value{text-anchor:end;paint-order:stroke;stroke:var(--back);stroke-width:6px}
-svg .tick{fill:var(--dim)}
+svg .tick{fill:var(--dim);paint-order:stroke;stroke:var(--back);stroke-width:4px}
 svg .grid{stroke:var(--edge)}
 svg .bar{fill:var(--bar)}
 svg .series{stroke-width:2}
@@ -54,13 +54,16 @@ table{border-collapse:collapse;width:100%;margin-top:1rem}
 .wide{overflow-x:auto}
 th,td{text-align:start;padding:.35rem .6rem;border-bottom:1px solid var(--edge);vertical-align:top;
 unicode-bidi:isolate}
-td.container,td.to,td.reason{overflow-wrap:anywhere;min-width:9rem}
+td.container,td.to,td.reason{overflow-wrap:anywhere}
+td.container{min-width:9rem}
+td.to,td.reason{font-size:.85rem}
+td.to:not(:empty),td.reason:not(:empty){min-width:12rem}
 th{color:var(--dim);font-weight:600;white-space:nowrap}
 td.number,th.number{text-align:end;white-space:nowrap;font-variant-numeric:tabular-nums}
 td.reason{white-space:pre-line}
 @media(max-width:45rem){thead{display:none}table,tbody,tr,td{display:block}
 tr{border:1px solid var(--edge);border-radius:.5rem;margin-bottom:.6rem;padding:.3rem 0}
-td,td.number{border:0;display:flex;gap:.8rem;text-align:start;white-space:normal;overflow-wrap:anywhere}
+td,td.number{border:0;display:flex;gap:.8rem;text-align:start;white-space:normal;overflow-wrap:anywhere;min-width:0!important}
 td.reason{white-space:pre-line}
 td:empty{display:none}td::before{content:attr(data-label);color:var(--dim);flex:0 0 6.5rem}}
 """
