@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from ansible_collections.stillpoint.criu.plugins.plugin_utils import report_history
 from harness.cycle import assert_consecutive
 from harness.dockerhost import BUSYBOX, TICKER
 from harness.runner import PLAYBOOKS, Runner, install, template_variables
@@ -28,20 +29,32 @@ def runner(lab: Lab, tmp_path: Path, collections: Path) -> Runner:
     return Runner(tmp_path, collections, lab.inventory)
 
 
-def test_checkpoint_job_hands_on_to_restore_job(runner: Runner, sandbox_on: Callable[[str], Sandbox]) -> None:
-    """The restore job is told nothing but what the checkpoint job has left, and restores that on its host."""
+def test_checkpoint_job_hands_on_to_restore_job(
+    runner: Runner, sandbox_on: Callable[[str], Sandbox], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The restore job is told nothing but what the checkpoint job has left, and restores that on its host.
+
+    Both write into one report.
+    """
+    report = tmp_path_factory.mktemp("report") / "report.html"
+    callback = "stillpoint.criu.checkpoint_report"
+    reporting = {"ANSIBLE_CALLBACKS_ENABLED": callback, "STILLPOINT_REPORT_HTML": str(report)}
     docker = sandbox_on("alpha").docker
     old = docker.start("counter", BUSYBOX, ["sh", "-c", TICKER])
     old.wait_for_ticks(2)
-    saved = runner.job("checkpoint", container=old.name, target="alpha", leave_running="false")
+    saved = runner.job("checkpoint", environment=reporting, container=old.name, target="alpha", leave_running="false")
     assert saved.code == 0, saved.output
     (handed_on,) = saved.artifacts["stillpoint_checkpoints"]
     assert (handed_on["host"], handed_on["container"]) == ("alpha", old.name)
 
-    restored = runner.job("restore", saved.artifacts, target="alpha,beta")
+    assert "CHECKPOINTS" in saved.output and f'data-label="container">{old.name}<' in report.read_text()
+
+    restored = runner.job("restore", saved.artifacts, environment=reporting, target="alpha,beta")
     assert restored.code == 0, restored.output
     (made,) = restored.artifacts["stillpoint_restored"]
     assert (made["host"], made["checkpoint"]) == ("alpha", handed_on["checkpoint"])
+    assert f'data-label="container">{made["container"]}<' in report.read_text()
+    assert old.name in report.read_text().partition(report_history.BEGIN)[2]  # its figures of before
     ticks = old.ticks()
     new = docker.container(made["container"])
     assert new.name != old.name
@@ -96,7 +109,7 @@ def test_repository_of_credential(runner: Runner, sandbox_on: Callable[[str], Sa
     credential = {"RESTIC_REPOSITORY": repository, "RESTIC_PASSWORD": password, "AWS_ACCESS_KEY_ID": ""}
     saved = runner.job(
         "checkpoint",
-        credential=credential,
+        environment=credential,
         container=counter.name,
         target="alpha",
         repository_init="true",

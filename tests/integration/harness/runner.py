@@ -59,7 +59,7 @@ class Runner:
         /,
         *,
         check_mode: bool = False,
-        credential: dict[str, str] | None = None,
+        environment: dict[str, str] | None = None,
         **answers: Any,
     ) -> Result:
         """Run the playbook of a job template.
@@ -68,7 +68,7 @@ class Runner:
             survey: name of its survey and of its playbook.
             handed_on: artifacts of the jobs before it.
             check_mode: run it as a job of the type "check".
-            credential: what a credential puts into the environment of the job.
+            environment: of the job, such as a credential gives it.
             answers: to the survey; for all other questions it is their default. The template's variables too.
         """
         folder = self.place / f"{len(list(self.place.iterdir()))}-{survey}"
@@ -80,7 +80,7 @@ class Runner:
         given = {one["variable"]: one["default"] for one in questions if "default" in one}
         (folder / "env/extravars").write_text(json.dumps({**given, **answers, **(handed_on or {})}))
         settings = {"ANSIBLE_COLLECTIONS_PATH": str(self.collections), "ANSIBLE_NOCOLOR": "1", "LC_ALL": "C.UTF-8"}
-        (folder / "env/envvars").write_text(json.dumps({**settings, **(credential or {})}))
+        (folder / "env/envvars").write_text(json.dumps({**settings, **(environment or {})}))
         done = subprocess.run(
             [
                 str(Path(sys.executable).with_name("ansible-runner")),
