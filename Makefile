@@ -51,7 +51,7 @@ integration: venv system ## The integration tests on the lab
 	@$(STAGES) integration
 
 .PHONY: extended
-extended: venv system promtool ## The integration tests that make test has no time for
+extended: venv system promtool browser ## The integration tests that make test has no time for
 	@$(STAGES) extended
 
 .PHONY: machine
@@ -74,7 +74,7 @@ lab-down: venv ## Stop the test hosts and remove every trace of them
 build: venv ## Build the archive for Galaxy into .build/dist and prove that it installs
 	@tests/tools/build.sh
 
-.PHONY: venv system checks machines promtool
+.PHONY: venv system checks machines promtool browser
 venv: ## Make .venv
 	@$(BOOTSTRAP) venv
 system:
@@ -85,6 +85,8 @@ machines:
 	@$(BOOTSTRAP) machines
 promtool:
 	@$(BOOTSTRAP) promtool
+browser:
+	@$(BOOTSTRAP) browser
 
 .PHONY: clean
 clean: ## Remove what was built here (not the lab's cache; run `make lab-down` first when the lab is up)

@@ -9,6 +9,7 @@
 #   bootstrap.sh machines  Debian packages that virtual machines of the lab need on this machine
 #   bootstrap.sh checks    Debian packages that `ansible-test sanity` needs on this machine
 #   bootstrap.sh promtool  Prometheus' promtool in .build
+#   bootstrap.sh browser   Debian packages that the test of the report in a browser needs on this machine
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 cd "$root"
@@ -95,5 +96,6 @@ system) packages debootstrap iproute2 openssh-client rsync zstd ;;
 machines) packages e2fsprogs qemu-system-x86 ;;
 checks) packages shellcheck ;;
 promtool) promtool ;;
-*) fail "usage: bootstrap.sh venv|system|machines|checks|promtool" ;;
+browser) packages chromium ;;
+*) fail "usage: bootstrap.sh venv|system|machines|checks|promtool|browser" ;;
 esac
