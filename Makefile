@@ -28,7 +28,7 @@ demo: venv system ## Checkpoint a running container, destroy it, restore it on r
 
 .PHONY: test
 test: venv system checks ## Everything: lint, unit, sanity, molecule, integration; takes the lab down at the end
-	@$(STAGES) --lab-down --minutes $(MINUTES) lint unit sanity molecule integration
+	@$(STAGES) --lab-down --minutes $(MINUTES) lint unit molecule sanity integration
 
 .PHONY: lint
 lint: venv ## ruff, mypy, yamllint, ansible-lint, changelog and documentation
