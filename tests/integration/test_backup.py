@@ -158,10 +158,10 @@ def test_from_the_controller(sandbox_on: Callable[[str], Sandbox], controller: C
         backup.redis.exec("test", "-f", "/tmp/dump.rdb")
 
         backup.job["selections"][0]["post"] = [wrong]
-        backup.job["surprise"] = 1
-        with pytest.raises(AssertionError, match="has no option surprise|Unsupported parameters"):
+        backup.job["options"]["surprise"] = 1
+        with pytest.raises(AssertionError, match="options has no option surprise"):
             backup.role()
-        del backup.job["surprise"]
+        del backup.job["options"]["surprise"]
         backup.role()
         code, output = controller.playbook("backup", **given)
         assert code != 0 and "Its checkpoint is complete. The post command failed" in output, output
