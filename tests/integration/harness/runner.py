@@ -85,7 +85,7 @@ class Runner:
             [
                 str(Path(sys.executable).with_name("ansible-runner")),
                 *("run", str(folder), "--playbook", f"playbooks/{survey}.yml", "--ident", "job"),
-                *(("--cmdline", "--check") if check_mode else ()),
+                *(("--cmdline=--check",) if check_mode else ()),
             ],
             text=True,
             capture_output=True,
