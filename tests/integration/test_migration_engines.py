@@ -67,9 +67,7 @@ def test_redis(hosts: Hosts, source: str, target: str) -> None:
         ("docker", "podman"),
         pytest.param("podman", "docker", marks=extended),
         pytest.param("containerd", "containerd", marks=extended),
-        pytest.param("docker", "containerd", marks=extended),
         pytest.param("containerd", "docker", marks=extended),
-        pytest.param("podman", "containerd", marks=extended),
     ],
 )
 def test_counter(hosts: Hosts, source: str, target: str) -> None:
@@ -165,6 +163,9 @@ def test_refusals(hosts: Hosts) -> None:
     for (source, target), says in cases.items():
         engines = {"engine": source, **({"target_engine": target} if target else {})}
         refusal(hosts.migrate, name, hosts.alpha, hosts.beta, **engines, says=says)
+    says = ("/etc/", "containerd must have that", "goes on where it is")
+    bare = hosts.alpha.docker.start("bare", BUSYBOX, ["sh", "-c", TICKER], "--network=none")
+    refusal(hosts.migrate, bare.name, hosts.alpha, hosts.beta, target_engine="containerd", says=says)
     with pytest.raises(Exception, match="value of target_engine must be one of"):
         hosts.migrate(name, hosts.alpha, hosts.beta, target_engine="process")
     assert container.state()["Pid"] == pid

@@ -123,6 +123,12 @@ def layout(saved: Saved, name: str, *, own: bool) -> Layout:
         if own and os.path.exists(source) and not is_volume(source):
             found.sources[destination] = source
             continue
+        if os.path.isdir(saved.path) and not os.path.exists(volume["archive"]):
+            raise EngineError(
+                f"Its engine has mounted the file {destination} into the container {saved.name}. containerd must have "
+                "that when the container is made, but while a container is moved it comes later, with its memory. Save "
+                "it with container_checkpoint, and restore it there with engine: containerd."
+            )
         folder = os.path.join(VOLUMES, name, archive_name(destination))
         found.sources[destination] = os.path.join(folder, tree.CONTENT)
         found.files[folder] = volume["archive"]
