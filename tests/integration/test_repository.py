@@ -234,13 +234,14 @@ for number, between in enumerate(map(float, sys.argv[2:])):
     moment -= datetime.timedelta(days=between)
     name = f"number{number:02}"
     record = {"format": 1, "id": name, "name": name, "created": moment.isoformat() + ".000Z", "files": {}}
-    record.update(size_bytes=1, host="alpha", engine="docker", parent="number09" if number == 1 else "")
+    parent = "number09" if number == 1 else ""
+    record.update(size_bytes=1, host="alpha", engine="docker", parent={"name": parent, "id": parent})
     path = f"{folder}/app/{name}"
     os.makedirs(path)
     with open(f"{path}/container.json", "w") as f:
         json.dump(record, f)
     told = {"host": "alpha", "container": "app", "engine": "docker", "checkpoint": name, "image": "", "id": name}
-    told["parent"] = record["parent"]
+    told["parent"] = parent
     tags = [word for key, value in told.items() for word in ("--tag", f"{key}={value}")]
     options = ["--quiet", "--time", moment.isoformat(" "), "--tag", "stillpoint", *tags]
     subprocess.run(["restic", "backup", *options, "."], cwd=path, check=True)

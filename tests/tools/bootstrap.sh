@@ -79,7 +79,7 @@ venv() {
 }
 
 # Out of its package, which is not installed: that would start a server.
-promtool() {
+fetch_promtool() {
     command -v promtool >/dev/null || [ -x .build/promtool/usr/bin/promtool ] && return
     say "fetching promtool"
     rm -rf .build/promtool.part
@@ -95,7 +95,7 @@ venv) venv ;;
 system) packages debootstrap iproute2 openssh-client rsync zstd ;;
 machines) packages e2fsprogs qemu-system-x86 ;;
 checks) packages shellcheck ;;
-promtool) promtool ;;
+promtool) fetch_promtool ;;
 browser) packages chromium ;;
 *) fail "usage: bootstrap.sh venv|system|machines|checks|promtool|browser" ;;
 esac

@@ -107,14 +107,17 @@ def complete(spec: dict[str, dict[str, Any]], given: Any, where: str) -> dict[st
 
 
 def _fits(value: Any, rule: dict[str, Any]) -> bool:
-    is_one = type(value) is _TYPES[rule["type"]]  # not isinstance: true and false would be numbers
-    if not is_one:
+    if not _is_a(value, rule["type"]):
         return False
     if rule["type"] == "path" and not os.path.isabs(value):
         return False
-    if "elements" in rule and not all(type(element) is _TYPES[rule["elements"]] for element in value):
+    if "elements" in rule and not all(_is_a(element, rule["elements"]) for element in value):
         return False
     return "choices" not in rule or value in rule["choices"]
+
+
+def _is_a(value: Any, kind: str) -> bool:
+    return isinstance(value, _TYPES[kind]) and isinstance(value, bool) == (kind == "bool")  # true is no number here
 
 
 def _described(rule: dict[str, Any]) -> str:
