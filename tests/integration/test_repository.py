@@ -319,7 +319,8 @@ def test_sixty_nights_of_ten_containers(sandbox_on: Callable[[str], Sandbox]) ->
         program = ["python3", "-c", _NIGHTS, f"{folder}/saved", ",".join(map(str, new))]
         found = json.loads(sandbox.host.run(program, env=environment, timeout=600).stdout)
         total = {key: value + found[key] for key, value in total.items()}
-        assert found["changed"] <= found["added"] < found["changed"] * 1.5 + (4 << 20)
+        # restic stores pieces of 512 KiB to 8 MiB, so what lies beside a change goes with it.
+        assert found["changed"] <= found["added"] < found["changed"] + 10 * len(new) * (3 << 20)
         nights += new
         moments = [first + timedelta(days=night) for night in nights]
         reasons = policy.reasons(moments, moments[-1])
