@@ -51,8 +51,13 @@ integration: venv system ## The integration tests on the lab
 	@$(STAGES) integration
 
 .PHONY: extended
-extended: venv system browser ## The integration tests that make test has no time for
+extended: venv system ## The integration tests that make test has no time for
 	@$(STAGES) extended
+
+.PHONY: browser
+browser:
+	@$(BOOTSTRAP) browser
+extended: browser
 
 .PHONY: machine
 machine: venv system machines ## The integration tests on a virtual machine, which is emulated: minutes
@@ -74,7 +79,7 @@ lab-down: venv ## Stop the test hosts and remove every trace of them
 build: venv ## Build the archive for Galaxy into .build/dist and prove that it installs
 	@tests/tools/build.sh
 
-.PHONY: venv system checks machines browser
+.PHONY: venv system checks machines
 venv: ## Make .venv
 	@$(BOOTSTRAP) venv
 system:
@@ -83,8 +88,6 @@ checks:
 	@$(BOOTSTRAP) checks
 machines:
 	@$(BOOTSTRAP) machines
-browser:
-	@$(BOOTSTRAP) browser
 
 .PHONY: clean
 clean: ## Remove what was built here (not the lab's cache; run `make lab-down` first when the lab is up)

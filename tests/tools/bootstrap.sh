@@ -5,10 +5,10 @@
 #
 # Installs what the other targets of the Makefile need; does nothing when it is there already.
 #   bootstrap.sh venv      .venv with requirements-dev.txt, and the collection linked into .build
+#   bootstrap.sh browser   Debian packages that the test of the report in a browser needs on this machine
 #   bootstrap.sh system    Debian packages that the lab needs on this machine
 #   bootstrap.sh machines  Debian packages that virtual machines of the lab need on this machine
 #   bootstrap.sh checks    Debian packages that `ansible-test sanity` needs on this machine
-#   bootstrap.sh browser   Debian packages that the test of the report in a browser needs on this machine
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 cd "$root"
@@ -79,9 +79,9 @@ venv() {
 
 case "${1:-}" in
 venv) venv ;;
+browser) packages chromium ;;
 system) packages debootstrap iproute2 openssh-client rsync zstd ;;
 machines) packages e2fsprogs qemu-system-x86 ;;
 checks) packages shellcheck ;;
-browser) packages chromium ;;
-*) fail "usage: bootstrap.sh venv|system|machines|checks|browser" ;;
+*) fail "usage: bootstrap.sh venv|browser|system|machines|checks" ;;
 esac
