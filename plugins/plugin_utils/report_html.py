@@ -24,7 +24,7 @@ STYLE = """
 @media(prefers-color-scheme:dark){:root{--back:#14181d;--text:#e6e9ed;--dim:#9aa4af;--edge:#363e48;--bar:#6aa5e8;
 --bad:#ff8a80;--other:#f0a35c}}
 *{box-sizing:border-box}
-body{margin:0 auto;padding:1rem;max-width:75rem;background:var(--back);color:var(--text);
+body{margin:0 auto;padding:1rem;max-width:90rem;background:var(--back);color:var(--text);
 font:15px/1.45 system-ui,sans-serif}
 h1{font-size:1.5rem;margin:0}
 p{color:var(--dim);margin:.2rem 0 1rem}
