@@ -253,8 +253,8 @@ class Callback(CallbackModule):
         super().__init__(display=display)
         self._html = str(html)
 
-    def get_option(self, name, hostvars=None):
-        return {"html": self._html}[name]
+    def get_option(self, k, hostvars=None):
+        return {"html": self._html}[k]
 
     def take(self, **result):
         task, host = SimpleNamespace(action=SAVE), SimpleNamespace(get_name=lambda: "alpha")
