@@ -56,7 +56,9 @@ first answer  from the start of the command or module until the restored program
 restore       until the command or module returned; ours has verified the container by then"""
 
 
-def medians(results: dict[str, Any], contender: str, mebibytes: int, columns: Columns | None = None) -> dict[str, float]:
+def medians(
+    results: dict[str, Any], contender: str, mebibytes: int, columns: Columns | None = None
+) -> dict[str, float]:
     """Return the median of each figure that was measured at least once."""
     entries = [
         entry

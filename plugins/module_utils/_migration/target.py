@@ -166,7 +166,9 @@ class Target:
             message = control.receive(_ANSWER_SECONDS)
             if message.get("type") == "volume" and message.get("destination") in folders:
                 connection = self._accept("volume", self.asked["wait_for_source"])
-                self._volumes.append(self._pool.submit(_receive_volume, connection, folders[message["destination"]]))
+                self._volumes.append(
+                    self._pool.submit(transfer.receive_pass, connection, folders[message["destination"]])
+                )
                 continue
             if message.get("type") != "round":
                 self._check(message, "arm")
@@ -374,17 +376,6 @@ class Target:
 
 def _unpack(control: channel.Connection, folder: str) -> None:
     streams.receive_stream(control, ["tar", "--directory", folder, "--extract", "--file=-"])
-
-
-def _receive_volume(connection: channel.Connection, folder: str) -> str:
-    """Receive one pass over a volume; return what is wrong, "" when nothing is."""
-    try:
-        transfer.receive_tree(connection, folder, delete=True)
-    except channel.ChannelError as e:
-        return str(e)
-    finally:
-        connection.close()
-    return ""
 
 
 def tell(asking: channel.Connection, folder: str) -> bool:

@@ -57,8 +57,7 @@ _JOINED = ("ipc", "uts")
 _CLONE_NEWNET = 0x40000000
 _WATCH_SECONDS = 1.0
 _YARD = "/tmp/.criu.mntns."  # noqa: S108  CRIU's choice
-_KILL_SECONDS = 5.0
-_START_SECONDS = 5.0  # engines call start at once after create
+_PATIENCE_SECONDS = 5.0  # engines call start at once after create, and a kill works at once
 
 
 class Abandoned(Exception):
@@ -225,8 +224,8 @@ class Holder:
             if not self.terminal:
                 self._report({"pid": self.pid})
         elif script == "post-setup-namespaces":
-            if self._uts is not None:
-                hostname.put(*self._uts)  # CRIU has just written the saved one
+            if self._uts is not None:  # CRIU has just written the saved one
+                hostname.put(*self._uts)
             return self.terminal or self._hold()
         elif script == "orphan-pts-master":
             self._hand_over(descriptors[0])
@@ -238,9 +237,7 @@ class Holder:
             self._unsilence()
         elif script == "pre-resume":
             restrict.restrict(self.pid, self._flags)
-            if self.terminal:
-                self._report({"pid": self.pid})
-                return self._hold()
+            return not self.terminal or self._hold()
         return True
 
     def _hand_over(self, master: int) -> None:
@@ -255,6 +252,8 @@ class Holder:
         listener, criu = self._listener, self._criu
         if listener is None or criu is None:
             return False
+        if self.terminal:
+            self._report({"pid": self.pid})
         while True:
             ready, _w, _x = select.select([listener, criu.socket], [], [], _WATCH_SECONDS)
             if listener in ready:
@@ -269,7 +268,7 @@ class Holder:
         """Wait for ``start`` after a failure that ``create`` cannot tell any more, so that the engine hears of it."""
         if self._answer is not None or self._starter is not None or self._listener is None:
             return
-        if select.select([self._listener], [], [], _START_SECONDS)[0]:
+        if select.select([self._listener], [], [], _PATIENCE_SECONDS)[0]:
             self._starter = self._listener.accept()[0]
 
     def _watch(self) -> None:
@@ -350,7 +349,7 @@ class Holder:
 
     def _kill_restored(self) -> None:
         """End what was restored, and wait until it is gone: what a killed CRIU has forked may still add rules."""
-        deadline = time.monotonic() + _KILL_SECONDS
+        deadline = time.monotonic() + _PATIENCE_SECONDS
         while time.monotonic() < deadline:
             pids = {self.pid} if self.pid and process.alive(self.pid) else set()
             for folder in self.placeholder.cgroups:
