@@ -190,8 +190,8 @@ def test_fault(traveller: Traveller, moment: str, fault: str) -> None:
     with contextlib.suppress(AssertionError):  # some cannot: that is what the second run is for
         until("the sides have settled it", lambda: move.over() or move.stands(), ALONE_S)
     struck = striker.finish()
-    if "dockerd" in striker.struck:
-        striker.struck["dockerd"].join()
+    if "heals" in striker.struck:
+        striker.struck["heals"].join()
     if not struck:
         migration.heal_all(move)
         move.second_run()
@@ -203,6 +203,7 @@ def test_fault(traveller: Traveller, moment: str, fault: str) -> None:
         alone = "settled by the second run"
     assert sum(len(traveller.running(name)) for name in HOSTS) <= 1
     move.second_run()
+    print(striker.hit, move.states(), move.reasons())  # shown when something is wrong
     migration.heal_all(move)
     (now,) = (name for name in HOSTS if traveller.running(name))
     if now == source:
@@ -229,7 +230,8 @@ def test_one_answers_for_the_address(traveller: Traveller, moment: str) -> None:
     move.start()
     until("it is over", move.over, ALONE_S)
     striker.finish()
-    assert striker.struck == {"answers": 1}
+    # Once the target is ready, the source falls silent before it says go.
+    assert striker.struck["answers"] in ((0, 1) if moment == "ready" else (1,))
     traveller.check(move.target.host.name)
 
 

@@ -140,6 +140,9 @@ class Common:
         """Tell whether a container of that plan gets its network only when its runtime has created it, or none."""
         return False
 
+    def ping(self) -> None:
+        """Do nothing: it has no daemon that may be missing."""
+
     def restored_name(self, wish: str | None, saved: str) -> str:
         """Return the name for a restored container: that wished for, else its old one and "-restored".
 
@@ -190,6 +193,9 @@ if TYPE_CHECKING:
 
         def plugs_in_late(self, plan: Any) -> bool:
             """Tell whether a container of that plan gets its network only when its runtime has created it, or none."""
+
+        def ping(self) -> None:
+            """See that its daemon answers, which knows what it has started only if it is there until that runs."""
 
         def end(self, container: str) -> None:
             """End a container at once; its restart policy does not start it again."""

@@ -229,6 +229,10 @@ class Containerd(Common):
         """Return the command that reads an image from its input."""
         return [*self._ctr(), "images", "import", "-"]
 
+    def ping(self) -> None:
+        """See that containerd answers."""
+        self.call("answer", "version")
+
     def plugs_in_late(self, _plan: containerd_create.Plan) -> bool:
         """containerd plugs in nothing."""
         return True

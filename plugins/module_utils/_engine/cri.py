@@ -266,6 +266,10 @@ class Cri(Common):
             "tags": here.get("repo_tags") or [],
         }
 
+    def ping(self) -> None:
+        """See that the server answers."""
+        self.client.call("answer", "Version")
+
     def discard(self, container: str) -> None:
         """Remove a container that does not run; its pod stays."""
         self.client.call(f"remove the container {container[:13]}", "RemoveContainer", container_id=container)

@@ -243,6 +243,10 @@ class Docker(Common):
             plan.config["HostConfig"].get("NetworkMode") == "none" or int(self.version["Version"].split(".")[0]) >= 28
         )
 
+    def ping(self) -> None:
+        """See that the daemon answers."""
+        self.call("answer", self.api.ping)
+
     def discard(self, container: str) -> None:
         """Remove a container that does not run; its volumes stay."""
         self.call(f"remove the container {container[:12]}", self.api.remove_container, container)

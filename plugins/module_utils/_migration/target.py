@@ -276,7 +276,8 @@ class Target:
     def _let_run(self, control: channel.Connection) -> None:
         if self._arrival is None or self._starter is None:
             return
-        self._check_start()  # an engine that was restarted meanwhile would not know what it has started
+        self._check_start()
+        self._arrival.engine.ping()  # one that is being restarted would not know what it has started
         begun = time.monotonic()
         with contextlib.suppress(OSError):  # the restore has ended, and the engine says why
             self._pass_gate(gate.READY)
@@ -311,10 +312,7 @@ class Target:
         self.log.move(journal.DONE)
 
     def _came_to_run(self, engine: Engine) -> bool:
-        """Tell whether it runs though the engine has not said so, as one that is being restarted.
-
-        One that nobody can be asked about does not: what it does until then would be lost.
-        """
+        """Tell whether it runs though its engine has not said so; where nobody can be asked, it must not."""
         with contextlib.suppress(EngineError):
             return settle.came_to_run(engine, self.log.entries["created"])
         return False

@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ from .migration import FOLDER, LINK_TIMEOUT_S, Striker
 from .sandbox import Client, Sandbox
 
 HEALS_S = LINK_TIMEOUT_S + 3.0
-_TERM_S = 0.2  # until dockerd has taken notice of the signal
 _DAEMON = "/etc/docker/daemon.json"
 _BALLAST = "ballast"
 _LISTEN = "import socket; s = socket.create_server(('', {})); print('listens', flush=True); input()"
@@ -45,55 +43,51 @@ def full_disk(side: str) -> Callable[[Striker], dict[str, Any]]:
 
     def strike(striker: Striker) -> dict[str, Any]:
         ballast = striker.move.sides[side].folder.parent / _BALLAST
-        written = _fill(ballast)
-        threading.Timer(HEALS_S, ballast.unlink).start()
-        return {"bytes": written}
+        _fill(ballast)
+        heals = threading.Timer(HEALS_S, ballast.unlink)
+        heals.start()
+        return {"heals": heals}
 
     return strike
 
 
-def _fill(path: Path) -> int:
-    written = 0
+def _fill(path: Path) -> None:
     with path.open("wb", buffering=0) as file:
         for size in (1 << 16, 1):
             with contextlib.suppress(OSError):
-                while count := file.write(bytes(size)):
-                    written += count
-    return written
+                while file.write(bytes(size)):
+                    pass
 
 
 @contextlib.contextmanager
 def live_restore(sandbox: Sandbox) -> Iterator[None]:
     """Let containers survive a restart of their dockerd, as hosts whose dockerd is restarted at all have it."""
     before = sandbox.read(_DAEMON)
-    _reload(sandbox, json.dumps({**json.loads(before), "live-restore": True}))
+    _set_live_restore(sandbox, before, wanted=True)
     try:
         yield
     finally:
-        _reload(sandbox, before)
+        _set_live_restore(sandbox, before, wanted=False)
+        sandbox.write(_DAEMON, before)
 
 
-def _reload(sandbox: Sandbox, text: str) -> None:
-    sandbox.write(_DAEMON, text)
+def _set_live_restore(sandbox: Sandbox, text: str, *, wanted: bool) -> None:
+    sandbox.write(_DAEMON, json.dumps({**json.loads(text), "live-restore": wanted}))
     sandbox.host.run(["sh", "-c", "kill -HUP $(cat /var/run/docker.pid)"])
-    wanted = str(bool(json.loads(text).get("live-restore"))).lower()
     asked = ("info", "--format", "{{.LiveRestoreEnabled}}")
-    until("dockerd has read its configuration", lambda: sandbox.docker(*asked).strip() == wanted)
+    until("dockerd has read its configuration", lambda: sandbox.docker(*asked).strip() == str(wanted).lower())
 
 
 def restart_dockerd(side: str) -> Callable[[Striker], dict[str, Any]]:
     """Restart dockerd while the migration goes on, as systemd does. Needs :func:`live_restore`."""
-    script = """
-        pid=$(cat /var/run/docker.pid); kill $pid
-        for _ in $(seq 300); do kill -0 $pid 2>/dev/null || exec lab-start-dockerd; sleep 0.05; done
-        kill -9 $pid; sleep 0.1; exec lab-start-dockerd"""
+    stop = "pid=$(cat /var/run/docker.pid); kill $pid; while kill -0 $pid 2>/dev/null; do sleep 0.02; done"
 
     def strike(striker: Striker) -> dict[str, Any]:
         host = striker.move.sides[side].host
-        restart = threading.Thread(target=host.run, args=(["sh", "-c", script],), kwargs={"timeout": 90}, daemon=True)
-        restart.start()
-        time.sleep(_TERM_S)
-        return {"dockerd": restart}
+        host.run(["sh", "-c", stop], timeout=20)
+        start = threading.Thread(target=host.run, args=(["lab-start-dockerd"],), kwargs={"timeout": 90}, daemon=True)
+        start.start()
+        return {"heals": start}
 
     return strike
 
