@@ -18,8 +18,6 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 PLAYBOOKS = ROOT / "playbooks"
 SURVEYS = sorted((PLAYBOOKS / "files/awx").glob("*.json"))
-COMING = ("verify",)
-"""Surveys whose playbook may not be there yet."""
 OWN_DEFAULTS = {("prune", "keep_daily"), ("prune", "keep_weekly"), ("prune", "keep_monthly")}
 """Questions whose default differs from the playbook's: it insists on a rule."""
 TYPES = {
@@ -140,10 +138,6 @@ def test_validator_finds_faults_of_the_whole():
     assert faults({"name": "", "description": "", "spec": [GOOD, GOOD]}) == ["question 1: target is asked twice"]
 
 
-def there(names):
-    return [name for name in names if name not in COMING or (PLAYBOOKS / f"{name}.yml").exists()]
-
-
 def module_defaults(text):
     """Return the defaults of the options of all modules of ours that a playbook calls."""
     found = {}
@@ -181,7 +175,7 @@ def said(value):
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-@pytest.mark.parametrize("name", there(path.stem for path in SURVEYS))
+@pytest.mark.parametrize("name", [path.stem for path in SURVEYS])
 def test_survey_fits_its_playbook(name):
     """Every variable is one that the playbook explains and uses, an empty answer counts as none, defaults agree."""
     text = (PLAYBOOKS / f"{name}.yml").read_text()
@@ -205,7 +199,7 @@ def test_job_templates():
     """Each has a survey and a playbook, and no survey is left over."""
     surveys = [template["survey"] for template in AWX["awx_job_templates"]]
     assert sorted(surveys) == [path.stem for path in SURVEYS]
-    assert all((PLAYBOOKS / f"{name}.yml").exists() for name in there(surveys))
+    assert all((PLAYBOOKS / f"{name}.yml").exists() for name in surveys)
 
 
 def questions(template):

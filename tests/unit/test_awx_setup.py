@@ -103,7 +103,7 @@ def test_with_all(setup):
     (environment,) = of(told, "execution_environment")
     templates = of(told, "job_template")
     for template in templates.values():
-        assert (ROOT / template["playbook"]).exists() or template["name"] == "Verify"
+        assert (ROOT / template["playbook"]).exists()
         assert template["project"] == project["name"] and template["execution_environment"] == environment
         assert template["survey_spec"]["spec"]
     assert templates["Migrate"]["credentials"] == ["Fleet root"]
