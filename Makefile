@@ -28,7 +28,7 @@ demo: venv system ## Checkpoint a running container, destroy it, restore it on r
 
 .PHONY: test
 test: venv system checks ## Everything: lint, unit, sanity, molecule, integration; takes the lab down at the end
-	@$(STAGES) --lab-down --minutes $(MINUTES) lint unit sanity molecule integration
+	@$(STAGES) --lab-down --minutes $(MINUTES) lint unit molecule sanity integration
 
 .PHONY: lint
 lint: venv ## ruff, mypy, yamllint, ansible-lint, changelog and documentation
@@ -51,7 +51,7 @@ integration: venv system ## The integration tests on the lab
 	@$(STAGES) integration
 
 .PHONY: extended
-extended: venv system ## The integration tests that make test has no time for
+extended: venv system promtool browser ## The integration tests that make test has no time for
 	@$(STAGES) extended
 
 .PHONY: machine
@@ -74,7 +74,7 @@ lab-down: venv ## Stop the test hosts and remove every trace of them
 build: venv ## Build the archive for Galaxy into .build/dist and prove that it installs
 	@tests/tools/build.sh
 
-.PHONY: venv system checks machines
+.PHONY: venv system checks machines promtool browser
 venv: ## Make .venv
 	@$(BOOTSTRAP) venv
 system:
@@ -83,6 +83,10 @@ checks:
 	@$(BOOTSTRAP) checks
 machines:
 	@$(BOOTSTRAP) machines
+promtool:
+	@$(BOOTSTRAP) promtool
+browser:
+	@$(BOOTSTRAP) browser
 
 .PHONY: clean
 clean: ## Remove what was built here (not the lab's cache; run `make lab-down` first when the lab is up)

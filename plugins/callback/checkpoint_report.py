@@ -15,84 +15,31 @@ description:
   - Collects the results of P(stillpoint.criu.container_checkpoint#module) and
     P(stillpoint.criu.container_restore#module) from all hosts, and shows them as one table when the playbook has ended,
     with the reason of each failure below it.
-  - Nothing is shown where no such task ran. Tasks with C(no_log) are left out.
+  - Nothing is shown or written where no such task ran. Tasks with C(no_log) are left out.
+options:
+  html:
+    description:
+      - Also write a report to this file, with charts of the times frozen and the sizes. It is one file that a browser
+        shows without a network.
+      - If the report of an earlier run is there, its figures are carried on, for charts over time; 90 runs at most. A
+        file that is something else is left alone.
+      - It names hosts, containers and paths, so only its owner may read it.
+    type: path
+    version_added: 0.2.0
+    env:
+      - name: STILLPOINT_REPORT_HTML
+    ini:
+      - section: callback_checkpoint_report
+        key: html
 requirements:
   - To be enabled in the setting C(callbacks_enabled), for instance by the environment variable
     C(ANSIBLE_CALLBACKS_ENABLED=stillpoint.criu.checkpoint_report).
 """
 
-from ansible.module_utils.common.text.formatters import bytes_to_human
+from datetime import datetime, timezone
+
 from ansible.plugins.callback import CallbackBase
-
-_CHECKPOINT = "stillpoint.criu.container_checkpoint"
-_RESTORE = "stillpoint.criu.container_restore"
-_COLUMNS = ("host", "container", "engine", "frozen ms", "size", "where", "result")
-
-
-def rows(host, action, result, trouble="failed"):
-    """Return what one result of a task tells of containers: [{column: text, "reason": text}].
-
-    Args:
-        host: name of the host.
-        action: full name of the module.
-        result: what it returned, without loops. A module that failed says why and no more.
-        trouble: what to call it when it tells of no container.
-    """
-    found = []
-    failures = {entry["container"]: entry["msg"] for entry in result.get("failures") or []}
-    saved = result.get("checkpoints") or []
-    if action == _RESTORE and "checkpoint" in result:
-        checkpoint, container = result["checkpoint"], result.get("container") or {}
-        word = f"restored in {result['restore_ms']:.0f} ms" if "restore_ms" in result else ""
-        found.append(
-            _row(host, checkpoint, word or ("would restore" if result["changed"] else "runs already"))
-            | {"container": container.get("name") or checkpoint["container"]["name"], "where": checkpoint["path"]}
-        )
-    for checkpoint in saved if action == _CHECKPOINT else []:
-        name = checkpoint["container"]["name"]
-        failed = next((container for container in failures if container == name), None)
-        word = "saved" if "size_bytes" in checkpoint else "would save"
-        row = _row(host, checkpoint, "kept here only" if failed else word)
-        row["reason"] = failures.pop(failed) if failed else ""
-        found.append(row)
-    for container, reason in failures.items():
-        found.append(dict.fromkeys(_COLUMNS, "") | {"host": host, "container": container, "reason": reason})
-        found[-1]["result"] = "failed"
-    if not found and "msg" in result:
-        item = result.get("item")  # of a loop over containers
-        named = {"host": host, "container": item if isinstance(item, str) else "", "result": trouble}
-        found.append(dict.fromkeys(_COLUMNS, "") | named | {"reason": str(result["msg"])})
-    return found
-
-
-def _row(host, checkpoint, word):
-    frozen, size = (checkpoint.get("timings") or {}).get("frozen_ms"), checkpoint.get("size_bytes")
-    places = [checkpoint.get("path")]
-    places += [(checkpoint.get("archive") or {}).get("path"), (checkpoint.get("repository") or {}).get("location")]
-    return {
-        "host": host,
-        "container": checkpoint["container"]["name"],
-        "engine": checkpoint.get("engine", ""),
-        "frozen ms": "" if frozen is None else f"{frozen:.0f}",
-        "size": "" if size is None else bytes_to_human(size),
-        "where": ", ".join(place for place in places if place),
-        "result": word,
-        "reason": "",
-    }
-
-
-def table(listed):
-    """Return the rows as lines of text, and below them the reasons of those that have one."""
-    if not listed:
-        return []
-    shown = [dict(zip(_COLUMNS, _COLUMNS)), *listed]
-    widths = {column: max(len(row[column]) for row in shown) for column in _COLUMNS}
-    lines = ["  ".join(row[column].ljust(widths[column]) for column in _COLUMNS).rstrip() for row in shown]
-    for row in listed:
-        if row["reason"]:
-            who = ": ".join(word for word in (row["host"], row["container"]) if word)
-            lines.append(f"{who}: {' '.join(row['reason'].split())}")
-    return lines
+from ansible_collections.stillpoint.criu.plugins.plugin_utils import report, report_history, report_html
 
 
 class CallbackModule(CallbackBase):
@@ -109,10 +56,10 @@ class CallbackModule(CallbackBase):
 
     def _collect(self, result, trouble="failed"):
         action = result._task.action
-        if action in (_CHECKPOINT, _RESTORE):
+        if action in (report.CHECKPOINT, report.RESTORE):
             for one in result._result.get("results") or [result._result]:
                 if not one.get("skipped") and "censored" not in one:
-                    self._rows += rows(result._host.get_name(), action, one, trouble)
+                    self._rows += report.rows(result._host.get_name(), action, one, trouble)
 
     def v2_runner_on_ok(self, result):
         """Take in what went well."""
@@ -127,9 +74,22 @@ class CallbackModule(CallbackBase):
         self._collect(result, "unreachable")
 
     def v2_playbook_on_stats(self, stats):
-        """Show the table."""
-        lines = table(self._rows)
-        if lines:
-            self._display.banner("CHECKPOINTS")
-        for line in lines:
+        """Show the table, and write the report."""
+        if not self._rows:
+            return
+        self._display.banner("CHECKPOINTS")
+        for line in report.table(self._rows):
             self._display.display(line)
+        path = self.get_option("html")
+        if path:
+            self._write(path)
+
+    def _write(self, path):
+        try:
+            now = datetime.now(timezone.utc)
+            runs = report_history.carried_on(report_history.load(path), report_history.of(self._rows, now))
+            report_history.write(path, report_html.page(self._rows, now, runs))
+        except (OSError, report_history.NotOurs) as e:
+            self._display.warning(f"The report was not written: {e}. Name another file in the option html.")
+        else:
+            self._display.display(f"report: {path}")

@@ -30,6 +30,10 @@ options:
     type: str
     choices: [memory, turns]
     default: memory
+  homes:
+    description: Hosts that containers are on already, by the name of the container. They stay there.
+    type: dict
+    default: {}
 """
 
 EXAMPLES = r"""
@@ -45,12 +49,15 @@ _value:
   elements: dict
 """
 
+import itertools
 from typing import Any, Callable
 
 from ansible.errors import AnsibleFilterError
 
 
-def spread(containers: list[dict[str, Any]], targets: dict[str, int], by: str = "memory") -> list[dict[str, Any]]:
+def spread(
+    containers: list[dict[str, Any]], targets: dict[str, int], by: str = "memory", homes: dict[str, str] | None = None
+) -> list[dict[str, Any]]:
     """Return the containers with their targets.
 
     Raises:
@@ -60,15 +67,17 @@ def spread(containers: list[dict[str, Any]], targets: dict[str, int], by: str = 
         raise AnsibleFilterError("spread: there is no host to move containers to")
     if by not in ("memory", "turns"):
         raise AnsibleFilterError(f"spread: {by} is not a way to spread containers: say memory or turns")
+    at = homes or {}
+    chosen = {number: at[one["name"]] for number, one in enumerate(containers) if at.get(one["name"]) in targets}
+    moving = [(number, one) for number, one in enumerate(containers) if number not in chosen]
     if by == "turns":
-        hosts = list(targets)
-        return [{**container, "target": hosts[number % len(hosts)]} for number, container in enumerate(containers)]
-    free = dict(targets)
-    chosen = {}
-    for number, container in sorted(enumerate(containers), key=lambda pair: -int(pair[1]["memory_bytes"])):
-        host = max(free, key=lambda name: free[name])
-        free[host] -= int(container["memory_bytes"])
-        chosen[number] = host
+        chosen.update(zip((number for number, _one in moving), itertools.cycle(targets)))
+    else:
+        free = dict(targets)
+        for number, container in sorted(moving, key=lambda pair: -int(pair[1]["memory_bytes"])):
+            host = max(free, key=lambda name: free[name])
+            free[host] -= int(container["memory_bytes"])
+            chosen[number] = host
     return [{**container, "target": chosen[number]} for number, container in enumerate(containers)]
 
 

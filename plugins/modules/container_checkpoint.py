@@ -56,6 +56,8 @@ options:
       - Let the container run on.
       - With V(false) it is ended as soon as its checkpoint is complete, without having run one more instruction.
         Its restart policy does not start it again.
+      - One with a kernel of its own (kata, gVisor) must run to be ended, so with O(scope=rootfs) it does so for a
+        moment after its files were saved. A warning tells so.
     type: bool
     default: true
   tcp_established:
@@ -318,25 +320,9 @@ actions:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.common.text.formatters import human_to_bytes
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
 from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import arguments, engines, save
-
-_SWITCHES = (
-    "scope",
-    "leave_running",
-    "tcp_established",
-    "file_locks",
-    "ext_unix_sk",
-    "shell_job",
-    "pre_dump",
-    "track_memory",
-    "parent",
-    "ignore_rootfs",
-    "ignore_volumes",
-)
-_LARGEST_GHOST = (1 << 32) - 1  # CRIU's field has 32 bits
 
 
 def main() -> None:
@@ -346,24 +332,7 @@ def main() -> None:
             name=dict(type="list", elements="str", default=[], aliases=["container"]),
             labels=dict(type="list", elements="str", default=[]),
             checkpoint_name=dict(type="str"),
-            scope=dict(type="str", choices=["full", "rootfs"], default="full"),
-            leave_running=dict(type="bool", default=True),
-            tcp_established=dict(type="bool", default=True),
-            file_locks=dict(type="bool", default=True),
-            ext_unix_sk=dict(type="bool", default=False),
-            shell_job=dict(type="bool"),
-            pre_dump=dict(type="bool", default=False),
-            track_memory=dict(type="bool", default=False),
-            parent=dict(type="str"),
-            ignore_rootfs=dict(type="bool", default=False),
-            ignore_volumes=dict(type="bool", default=False),
-            bind_mounts=dict(type="list", elements="str", default=[]),
-            ghost_limit=dict(type="str", default="1G"),
-            archive=dict(type="path"),
-            archive_compression=dict(type="str", choices=["zstd", "gzip", "none"]),
-            archive_recipients=dict(type="path"),
-            repository_init=dict(type="bool", default=False),
-            keep_local=dict(type="bool", default=True),
+            **arguments.CHECKPOINT,
             **arguments.REPOSITORY,
             **arguments.PATH,
             **arguments.ENGINE,
@@ -376,18 +345,8 @@ def main() -> None:
     arguments.find_libraries("pycriu", *engines.libraries(module.params, module.params["name"]))
     if not parameters["name"] and not parameters["labels"]:
         module.fail_json(msg="Neither name nor labels say which container to save: both are empty.")
-    if parameters["parent"] and parameters["scope"] == "rootfs":
-        module.fail_json(msg="parent is about memory, and scope: rootfs saves none. Leave one of them out.")
-    options = {name: parameters[name] for name in _SWITCHES}
-    options["timeout"] = parameters["timeout"]
     try:
-        options["ghost_limit"] = human_to_bytes(parameters["ghost_limit"])
-    except ValueError:
-        module.fail_json(msg=f"{parameters['ghost_limit']!r} is not a ghost_limit: write a size such as 512M or 1G.")
-    if not 0 < options["ghost_limit"] <= _LARGEST_GHOST:
-        options["ghost_limit"] = _LARGEST_GHOST
-    try:
-        outcomes = save.run(parameters, options, check=module.check_mode)
+        outcomes = save.run(parameters, check=module.check_mode)
     except (CheckpointError, EngineError) as e:
         module.fail_json(msg=str(e), checkpoints=[], failures=[], actions=[])
     result = _result(outcomes, check=module.check_mode)

@@ -21,8 +21,10 @@ description:
   - In check mode nothing is removed, and the results tell what would be.
 options:
   name:
-    description: Only those of this container.
-    type: str
+    description: Only those of these containers; without it those of all.
+    type: list
+    elements: str
+    default: []
     aliases: [container]
   checkpoint_host:
     description:
@@ -179,8 +181,6 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError
 from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import arguments, prune
 
-_KEEP = ("keep_last", "keep_hourly", "keep_daily", "keep_weekly", "keep_monthly", "keep_yearly")
-
 
 def _describe(item, repository):
     return {
@@ -197,10 +197,9 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec=dict(
-            name=dict(type="str", aliases=["container"]),
+            name=dict(type="list", elements="str", default=[], aliases=["container"]),
             checkpoint_host=dict(type="str"),
-            **{option: dict(type="int", default=0) for option in _KEEP},
-            keep_within=dict(type="str"),
+            **arguments.KEEP,
             group_by=dict(type="list", elements="str", choices=list(prune.GROUPS), default=["host", "container"]),
             allow_remove_all=dict(type="bool", default=False),
             **arguments.REPOSITORY,

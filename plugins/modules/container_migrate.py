@@ -88,13 +88,17 @@ options:
   mode:
     description:
       - How the memory is moved.
+      - V(auto) is V(pre_copy) for containers of 32 MiB and more where the source has the memory for it, else
+        V(stop_and_copy).
       - V(stop_and_copy) freezes the container, then copies.
+      - V(pre_copy) copies while the container runs, then what has changed, and freezes it for the last changes only.
+        For comparing, it keeps copies of the memory on the source.
       - V(post_copy) lets it run on the target at once and copies the memory behind it. If the target or the network is
         lost before all of it has come, the container goes on at the source where it was frozen, so what it did on the
         target in between is lost. If the source is lost then, the container is lost.
     type: str
-    choices: [stop_and_copy, post_copy]
-    default: stop_and_copy
+    choices: [auto, stop_and_copy, pre_copy, post_copy]
+    default: auto
   remove_source:
     description: Remove the container on the source once it runs on the target. Otherwise it stays there, stopped.
     type: bool

@@ -56,14 +56,16 @@ first answer  from the start of the command or module until the restored program
 restore       until the command or module returned; ours has verified the container by then"""
 
 
-def medians(results: dict[str, Any], contender: str, mebibytes: int, columns: Columns = COLUMNS) -> dict[str, float]:
+def medians(
+    results: dict[str, Any], contender: str, mebibytes: int, columns: Columns | None = None
+) -> dict[str, float]:
     """Return the median of each figure that was measured at least once."""
     entries = [
         entry
         for entry in results["measurements"]
         if entry["contender"] == contender and entry["mebibytes"] == mebibytes and "error" not in entry
     ]
-    found = {name: [entry[name] for entry in entries if entry.get(name) is not None] for name in columns}
+    found = {name: [entry[name] for entry in entries if entry.get(name) is not None] for name in columns or COLUMNS}
     return {name: median(values) for name, values in found.items() if values}
 
 
@@ -111,10 +113,10 @@ def render_checkpoints(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _cell(name: str, figures: dict[str, float], ours: dict[str, float], columns: Columns = COLUMNS) -> str:
+def _cell(name: str, figures: dict[str, float], ours: dict[str, float], columns: Columns | None = None) -> str:
     if name not in figures:
         return "?" if name == "frozen_ms" and figures else "-"
-    text = columns[name][1](figures[name])
+    text = (columns or COLUMNS)[name][1](figures[name])
     return f"{text} ({ours[name] / figures[name]:.2f})" if name in ours and figures[name] else text
 
 

@@ -17,9 +17,6 @@ from harness.sandbox import Client, Sandbox, program
 from stillpoint_lab.api import Lab
 from test_matrix_servers import LocalPostgreSQL, Nginx, RedisOnMacvlan
 
-ROUND_TRIPS = 1
-"""How often redis goes to the other host and comes back."""
-
 
 class Hosts:
     """The two hosts that containers move between, and the one of their clients; what is made has one prefix on all."""
@@ -133,7 +130,8 @@ def assert_moved(result: dict[str, Any], container: Container, old: Docker) -> N
     assert not old.exists(container.name)
 
 
-def test_redis_keeps_its_client(hosts: Hosts, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("moves", [2, pytest.param(20, marks=pytest.mark.extended)])
+def test_redis_keeps_its_client(hosts: Hosts, capsys: pytest.CaptureFixture[str], moves: int) -> None:
     """The client's connection and its count go on, back and forth; a check changes nothing, nor does a second run."""
     scenario = MovingRedis(hosts.alpha).on(hosts, hosts.network())
     container = hosts.alpha.docker.start("redis", scenario.image, scenario.command(), *scenario.options())
@@ -146,11 +144,12 @@ def test_redis_keeps_its_client(hosts: Hosts, capsys: pytest.CaptureFixture[str]
     assert not hosts.beta.docker.exists(container.name)
     gaps = []
     here, there = hosts.alpha, hosts.beta
-    for _move in range(2 * ROUND_TRIPS):
+    for _move in range(moves):
         scenario.before_checkpoint(container)
         moved = hosts.migrate(container.name, here, there)
         container = there.docker.container(container.name)
         assert_moved(moved, container, here.docker)
+        assert moved["mode"] == "pre_copy"
         gaps.append(scenario.increments()["longest_gap_ms"])
         scenario.after_restore(container)
         again = hosts.migrate(container.name, here, there)

@@ -115,9 +115,9 @@ class Traveller:
         assert self.client is not None
         return int(self.client.ask(""))
 
-    def move(self, source: str) -> Move:
+    def move(self, source: str, mode: str = "pre_copy") -> Move:
         target = next(name for name in HOSTS if name != source)
-        return Move(self.sandboxes[source], self.sandboxes[target], self.name)
+        return Move(self.sandboxes[source], self.sandboxes[target], self.name, mode)
 
     def check(self, host: str) -> None:
         """AssertionError unless it runs there and nowhere else, goes on as before, and the other host has no traces."""
@@ -184,7 +184,7 @@ def test_fault(traveller: Traveller, moment: str, fault: str) -> None:
     """Exactly one copy goes on."""
     source = traveller.where()
     pid = traveller.container(source).state()["Pid"]
-    move = traveller.move(source)
+    move = traveller.move(source, "stop_and_copy" if "page server" in fault else "pre_copy")
     striker = Striker(move, moment, STRIKES[fault])
     move.start()
     with contextlib.suppress(AssertionError):  # some cannot: that is what the second run is for

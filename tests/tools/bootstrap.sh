@@ -8,6 +8,8 @@
 #   bootstrap.sh system    Debian packages that the lab needs on this machine
 #   bootstrap.sh machines  Debian packages that virtual machines of the lab need on this machine
 #   bootstrap.sh checks    Debian packages that `ansible-test sanity` needs on this machine
+#   bootstrap.sh promtool  Prometheus' promtool in .build
+#   bootstrap.sh browser   Debian packages that the test of the report in a browser needs on this machine
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 cd "$root"
@@ -76,10 +78,24 @@ venv() {
     touch .venv/ready
 }
 
+# Out of its package, which is not installed: that would start a server.
+fetch_promtool() {
+    command -v promtool >/dev/null || [ -x .build/promtool/usr/bin/promtool ] && return
+    say "fetching promtool"
+    rm -rf .build/promtool.part
+    mkdir .build/promtool.part
+    (cd .build/promtool.part && { apt-get update -q && apt-get download prometheus; } >../apt.log 2>&1 &&
+        dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin/promtool && rm prometheus_*.deb) ||
+        fail "apt could not fetch the package prometheus: $(tail -n 5 .build/apt.log)"
+    mv .build/promtool.part .build/promtool
+}
+
 case "${1:-}" in
 venv) venv ;;
 system) packages debootstrap iproute2 openssh-client rsync zstd ;;
 machines) packages e2fsprogs qemu-system-x86 ;;
 checks) packages shellcheck ;;
-*) fail "usage: bootstrap.sh venv|system|machines|checks" ;;
+promtool) fetch_promtool ;;
+browser) packages chromium ;;
+*) fail "usage: bootstrap.sh venv|system|machines|checks|promtool|browser" ;;
 esac

@@ -13,7 +13,7 @@ archive=$(echo .build/dist/stillpoint-criu-*.tar.gz)
 
 # Only these belong into the archive; anything else means that build_ignore in galaxy.yml misses it.
 stray=$(tar -tzf "$archive" |
-    grep -Ev '^(docs|meta|plugins|roles|playbooks|changelogs)(/|$)|^(FILES.json|MANIFEST.json|README.md|LICENSE|CHANGELOG.md)$' || true)
+    grep -Ev '^(docs|extensions|meta|plugins|roles|playbooks|changelogs)(/|$)|^(FILES.json|MANIFEST.json|README.md|LICENSE|CHANGELOG.md)$' || true)
 [ -z "$stray" ] || { printf 'ERROR: add these to build_ignore in galaxy.yml:\n%s\n' "$stray" >&2; exit 1; }
 
 place=$(mktemp -d)

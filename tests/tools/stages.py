@@ -17,6 +17,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -55,6 +56,8 @@ class Stage:
     """What to call that in the message."""
     lab: bool = False
     """The stage uses the lab's hosts."""
+    early: bool = False
+    """The stage, of one command, begins with the first one and runs beside the others until its turn has come."""
 
 
 STAGES = {
@@ -72,7 +75,8 @@ STAGES = {
         missing="plugins",
     ),
     "unit": Stage([["pytest", "tests/unit"]], needs="tests/unit/**/test_*.py", missing="tests/unit"),
-    "sanity": Stage([["tests/tools/sanity.sh"]], needs="plugins/**/*.py", missing="plugins"),
+    # Half of its time it waits for pip.
+    "sanity": Stage([["tests/tools/sanity.sh"]], needs="plugins/**/*.py", missing="plugins", early=True),
     "molecule": Stage(
         [["molecule", "test", "--scenario-name", "default"]],
         needs="molecule/default/molecule.yml",
@@ -97,7 +101,7 @@ STAGES = {
         lab=True,
     ),
     "extended": Stage(
-        [["pytest", "-v", "-m", "extended", "tests/integration"]],
+        [["pytest", "-v", "-m", "extended", "tests/integration"], ["pytest", "tests/unit/test_monitoring.py"]],
         needs="tests/integration/**/test_*.py",
         missing="tests/integration",
         lab=True,
@@ -179,6 +183,41 @@ class Run:
         self.results.append((name, f"skipped: {why}", 0.0))
 
 
+class Early:
+    """A stage that has begun before its turn; what it says is shown when it has failed."""
+
+    def __init__(self, command: Command) -> None:
+        self._begin = time.monotonic()
+        self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115  for as long as it runs
+        self._process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            text=True,
+        )
+
+    def finish(self, run: Run, name: str) -> None:
+        """Wait for its end, until the deadline, and note the outcome."""
+        try:
+            code: int | None = self._process.wait(max(1.0, run.deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            print(f"ERROR: time is up, ended: {name}", flush=True)
+            code = None
+        self.end()
+        if code:
+            self._output.seek(0)
+            print(self._output.read(), end="", flush=True)
+        run.results.append((name, "failed" if code != 0 else "passed", time.monotonic() - self._begin))
+
+    def end(self) -> None:
+        """End it if it still runs."""
+        if self._process.poll() is None:
+            end_group(self._process)
+
+
 def end_group(process: subprocess.Popen[str]) -> None:
     """End a command's process group: politely, then after 15 seconds for good."""
     for number, patience in ((signal.SIGTERM, 15), (signal.SIGKILL, 5)):
@@ -198,7 +237,12 @@ def run_stages(run: Run, names: list[str], lab_down: bool) -> None:
     """Run the stages named, with the lab up around those that use it."""
     pending = [name for name in names if STAGES[name].lab and any(ROOT.glob(STAGES[name].needs))]
     was_up = started = usable = False
+    early: dict[str, Early] = {}
     try:
+        for name in names:
+            if STAGES[name].early and len(names) > 1 and any(ROOT.glob(STAGES[name].needs)):
+                (command,) = STAGES[name].commands
+                early[name] = Early(command() if callable(command) else command)
         for name in names:
             stage = STAGES[name]
             if len(names) > 1:
@@ -216,8 +260,13 @@ def run_stages(run: Run, names: list[str], lab_down: bool) -> None:
             if stage.lab and not usable:
                 run.skip(name, "the lab is not up")
                 continue
-            run.stage(name, stage.commands)
+            if name in early:
+                early[name].finish(run, name)
+            else:
+                run.stage(name, stage.commands)
     finally:
+        for begun in early.values():
+            begun.end()
         if started and (lab_down or not was_up):
             # A second signal must not keep the lab from going down.
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

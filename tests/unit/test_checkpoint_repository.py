@@ -120,8 +120,15 @@ def test_a_bucket_that_does_not_exist(script):
 
 def test_one_that_answers_again_is_not(script):
     words = ("Save(<1>) returned error, retrying after 1s: lost", "operation successful after 1 retries")
-    text = "; ".join(f"echo '{line}' >&2" for line in words) + "; sleep 2"
-    assert restic.Restic(script(text))("backup") == ""
+    works = "x=$(printf %05000d 0); for i in 1 2 3 4 5 6 7 8; do echo $x > /dev/null; sleep 0.25; done"
+    text = "; ".join(f"echo '{line}' >&2" for line in words)
+    assert restic.Restic(script(f"{text}; {works}"))("backup") == ""
+
+
+def test_one_that_says_nothing_is_given_up(script):
+    """A server that accepts connections and hangs: restic would wait for minutes, ssh for ever."""
+    with pytest.raises(restic.ResticError, match="does not answer: nothing came from it, or went to it, for 1 s"):
+        restic.Restic(script("exec sleep 60"))("cat")
 
 
 def test_making_it_where_there_is_none(script, tmp_path):

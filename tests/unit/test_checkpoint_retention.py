@@ -105,7 +105,7 @@ def run(tmp_path, check=False, **fields):
     keep = {f"keep_{kind}": 0 for kind in ("last", "hourly", "daily", "weekly", "monthly", "yearly")}
     given = {
         "path": str(tmp_path),
-        "name": None,
+        "name": [],
         "repository": None,
         "checkpoint_host": None,
         "group_by": ["host", "container"],
@@ -132,7 +132,7 @@ def test_folders(save, tmp_path):
     assert run(tmp_path, keep_last=2) == expected
     assert left(tmp_path) == ["db4", "db5", "no-manifest", "web4", "web5"]
     assert run(tmp_path, keep_last=2) == []
-    assert run(tmp_path, name="web", keep_last=1) == ["web4"]
+    assert run(tmp_path, name=["web"], keep_last=1) == ["web4"]
 
 
 def test_a_parent_that_is_needed_stays(save, tmp_path):

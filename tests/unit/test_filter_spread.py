@@ -32,6 +32,12 @@ def test_each_host_has_its_turn():
     assert targets({"beta": 1, "gamma": 100}, "turns") == ["beta", "gamma", "beta"]
 
 
+def test_what_is_at_home_stays_there():
+    homes = {"large": "gamma", "mid": "elsewhere"}
+    assert targets({"beta": 10, "gamma": 9}, "memory", homes) == ["gamma", "gamma", "beta"]
+    assert targets({"beta": 10, "gamma": 9}, "turns", homes) == ["beta", "gamma", "gamma"]
+
+
 @pytest.mark.parametrize("wrong", [({},), ({"beta": 1}, "luck")])
 def test_what_cannot_be_done_is_said(wrong):
     with pytest.raises(AnsibleFilterError, match=r"no host|not a way"):

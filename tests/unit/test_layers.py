@@ -121,15 +121,6 @@ def test_the_checkpoint_and_what_lies_below_know_no_ansible():
                     assert not any(alias.name.partition(".")[0] == "ansible" for alias in node.names), path
 
 
-def test_the_agents_of_migrations_start_without_ansible():
-    """They are programs on hosts; the package is there only while a module runs."""
-    hidden = "import sys; sys.modules['ansible'] = None"
-    program = f"{hidden}; import {PREFIX}module_utils._migration.agent"
-    environment = {"PYTHONPATH": str(PLUGINS.parent / ".build")}
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0, done.stderr
-
-
 def test_the_restore_runtime_needs_only_what_its_role_installs():
     """Its role may leave the layers above it out."""
     for path in (PLUGINS / "module_utils" / "_runtime").glob("*.py"):
@@ -137,10 +128,8 @@ def test_the_restore_runtime_needs_only_what_its_role_installs():
         assert below <= {"_runtime", "_oci", "_criu"}, path
 
 
-def test_the_agents_of_a_migration_start_without_ansible():
+@pytest.mark.parametrize("program", ["_migration.agent", "_workflow.backup_program"])
+def test_programs_start_without_ansible(program):
     """Hosts have none."""
-    program = (
-        "import sys; sys.modules['ansible'] = None; "
-        "from ansible_collections.stillpoint.criu.plugins.module_utils._migration import agent"
-    )
+    program = f"import sys; sys.modules['ansible'] = None; import {PREFIX}module_utils.{program}"
     subprocess.run([sys.executable, "-c", program], check=True, env={"PYTHONPATH": os.pathsep.join(sys.path)})

@@ -179,3 +179,24 @@ def test_a_root_that_is_no_overlay_is_refused():
         pytest.skip("this machine's own root is an overlay")
     with pytest.raises(rootfs.RootfsError, match="not overlay.*ignore_rootfs"):
         rootfs.overlay(os.getpid())
+
+
+def test_a_root_that_only_its_server_sees(layers):
+    """A runtime may mount it in a mount namespace of its own."""
+    merged = str(layers.base / "merged")
+    script = (
+        f"mount -t overlay overlay -o lowerdir={layers.base}/low,upperdir={layers.base}/upper,"
+        f"workdir={layers.base}/work {merged} && echo mounted && exec cat"
+    )
+    with subprocess.Popen(
+        ["unshare", "--mount", "--propagation", "private", "sh", "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as server:
+        if server.stdout.readline() != "mounted\n":
+            pytest.skip("no overlay here")
+        assert rootfs.overlay_at(merged, server.pid).upper == str(layers.base / "upper")
+        with pytest.raises(rootfs.RootfsError, match="not overlay"):
+            rootfs.overlay_at(merged, os.getpid())
+        server.stdin.close()

@@ -115,6 +115,13 @@ def test_verification_gives_up_in_time():
         verify(Checks(status=[""], command=["exit code 1"]), wait_timeout=0)
 
 
+def test_verification_does_not_wait_for_a_command_that_hangs(monkeypatch):
+    engine = Checks(status=[""], command=[""])
+    monkeypatch.setattr(engine, "_answer", lambda name: threading.Event().wait(60) if name == "command" else "")
+    with pytest.raises(CheckpointError, match="shop-restored failed its check 'command': the command does not end"):
+        verify(engine, wait_timeout=0)
+
+
 def test_verification_does_not_wait_for_a_dead_container():
     with pytest.raises(CheckpointError, match="'logs': no new line"):
         verify(Checks(status=["", "exited"], logs=["no new line"]), wait_timeout=600)

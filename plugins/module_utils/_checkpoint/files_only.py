@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.target import Target
 
 _STOP_SECONDS = 20
+_RAN_ON = (
+    "It could not be ended while it was frozen, since it has a kernel of its own that must run for that. What it wrote "
+    "in the moment from its files' copy to its end is not in the checkpoint."
+)
 
 
 def take(target: Target, options: Options, path: str, name: str, facts: preflight.Facts) -> dict[str, Any]:
@@ -38,14 +42,20 @@ def take(target: Target, options: Options, path: str, name: str, facts: prefligh
     try:
         draft.copy_engine_files()
         begun = time.monotonic()
+        ends_frozen = target.unreachable is None or not target.unreachable.own_kernel
         with freezer.frozen(_group(target)):
             draft.copy_files()
             draft.timings["frozen_ms"] = ms_since(begun)
             if not options.leave_running:
+                if not ends_frozen:
+                    draft.warnings.append(_RAN_ON)
                 draft.commit()
-                _stop(target)
+                if ends_frozen:
+                    _stop(target)
         if options.leave_running:
             draft.commit()
+        elif not ends_frozen:
+            _stop_thawed(target)
         return manifest.read(draft.final)
     except (OSError, freezer.FreezerError, rootfs.RootfsError, tree.TreeError) as e:
         partial.discard()
@@ -77,9 +87,20 @@ def _stop(target: Target) -> None:
     deadline = time.monotonic() + _STOP_SECONDS
     while process.alive(target.pid) and not process.kill_pending(target.pid):
         if failure or time.monotonic() > deadline:
-            reason = failure[0] if failure else f"its engine did not do so within {_STOP_SECONDS} s"
-            raise CheckpointError(
-                f"The files of {target.name} were saved, but the container could not be ended: {reason}. It goes on, "
-                "so what it writes from now on is not in the checkpoint. End it by hand, or save it again."
-            )
+            raise _goes_on(target, failure[0] if failure else f"its engine did not do so within {_STOP_SECONDS} s")
         time.sleep(0.002)
+
+
+def _stop_thawed(target: Target) -> None:
+    """End a container that must run for that. Its process on this host may live on, as the server of a whole pod."""
+    try:
+        target.stop()
+    except Exception as e:  # whatever the engine's library raises: the user is told
+        raise _goes_on(target, e) from e
+
+
+def _goes_on(target: Target, reason: object) -> CheckpointError:
+    return CheckpointError(
+        f"The files of {target.name} were saved, but the container could not be ended: {reason}. It goes on, "
+        "so what it writes from now on is not in the checkpoint. End it by hand, or save it again."
+    )

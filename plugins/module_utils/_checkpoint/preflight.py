@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import time
@@ -23,11 +24,13 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.draft import Options
-    from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.target import Target
+    from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.target import Target, Unreachable
 
 # Images are a little larger than the memory; below this the disk is nearly full in any case.
 _SPARE_BYTES = 32 << 20
-_CAP_SYS_RESOURCE = 24
+# Of one pipe, for memory that is fetched: CRIU asks for a little less, the kernel grants powers of two.
+_PIPE_BYTES = 4 << 20
+_F_SETPIPE_SZ = 1031
 
 
 @dataclass
@@ -88,8 +91,8 @@ def examine(target: Target, options: Options, path: str | None) -> Facts:
     name = target.name
     if target.unreachable:
         raise Refused(
-            f"The processes of the container {name} cannot be saved: {target.unreachable}. Save its files alone with "
-            "scope: rootfs; it starts afresh on them after a restore."
+            f"The processes of the container {name} cannot be saved: {target.unreachable.reason}. Save its files alone "
+            "with scope: rootfs; it starts afresh on them after a restore. Or run it under runc or crun."
         )
     version = check_criu(options.executable)
     try:
@@ -161,7 +164,26 @@ def examine_files(target: Target, options: Options, path: str) -> Facts:
         layers=layers,
         needed_bytes=needed,
         cpu=dict(features.cpu_features()),
+        warnings=[] if options.ignore_volumes else _memory_volumes(target),
     )
+
+
+def _memory_volumes(target: Target) -> list[str]:
+    """Return a warning on volumes in memory, if that may be another kernel's."""
+    if target.unreachable is None or not target.unreachable.own_kernel:
+        return []
+    mounts = mountinfo.read()
+    names = []
+    for volume in target.volumes:
+        mount = mountinfo.covering(volume.source, mounts)
+        if volume.kind != "file" and mount is not None and mount.fstype == "tmpfs":
+            names.append(volume.destination)
+    if not names:
+        return []
+    return [
+        f"What the container keeps in {', '.join(sorted(names))} lies in memory. Its runtime may hold that under its "
+        "own kernel, where this host does not see it and cannot save it."
+    ]
 
 
 def _layers(target: Target, options: Options) -> rootfs.Overlay | None:
@@ -171,10 +193,34 @@ def _layers(target: Target, options: Options) -> rootfs.Overlay | None:
         return rootfs.Overlay(upper=target.rootfs, lowers=())
     try:
         if target.unreachable:  # its first process on this host is another one's
-            return rootfs.overlay_at(spec.rootfs(target.bundle, target.config))
+            return _layers_outside(target, target.unreachable)
         return rootfs.overlay(target.pid)
     except rootfs.RootfsError as e:
         raise Refused(f"{target.name}: {e}") from e
+
+
+def _layers_outside(target: Target, known: Unreachable) -> rootfs.Overlay:
+    """Return the layers of a container whose own mounts this host does not see."""
+    try:
+        found = rootfs.overlay_at(spec.rootfs(target.bundle, target.config), target.pid)
+    except rootfs.RootfsError as e:
+        if not known.own_kernel:
+            raise
+        raise Refused(
+            f"Neither the processes nor the files of the container {target.name} can be saved. Its processes: "
+            f"{known.reason}. Its files: its root file system is not an overlay on this host, so it lies inside, on a "
+            "disk or an image that only its own kernel mounts. Use the overlay snapshotter and a shared file system "
+            "(virtio-fs) to save files, run it under runc or crun to save processes too, or save its volumes alone "
+            "with ignore_rootfs."
+        ) from e
+    hidden = known.hides_files_in
+    if hidden and found.upper and any(name.startswith(hidden) for name in os.listdir(found.upper)):
+        raise Refused(
+            f"The files of the container {target.name} cannot be saved: its runtime hides what they hold in one file "
+            f"({hidden}...) that only itself can read. Give it --overlay2=none, so that changes reach this host, and "
+            "make the container again; or save its volumes alone with ignore_rootfs."
+        )
+    return found
 
 
 def _file_bytes(target: Target, options: Options, layers: rootfs.Overlay | None) -> int:
@@ -318,15 +364,20 @@ def check_lazy(name: str) -> None:
     """Make sure that CRIU can keep memory ready to be fetched: it needs larger pipes than the kernel grants others.
 
     Raises:
-        Refused: root lacks the capability for it here.
+        Refused: root may not make them here.
     """
-    with open("/proc/self/status", encoding="ascii") as f:
-        capabilities = next(int(line.split()[1], 16) for line in f if line.startswith("CapEff:"))
-    if not capabilities >> _CAP_SYS_RESOURCE & 1:
+    ends = os.pipe()
+    try:
+        fcntl.fcntl(ends[0], _F_SETPIPE_SZ, _PIPE_BYTES)
+    except OSError as e:
         raise Refused(
-            f"The container {name} cannot be moved with mode: post_copy, since root lacks CAP_SYS_RESOURCE on this "
-            "host, without which CRIU cannot keep its memory ready to be fetched. Use another mode."
-        )
+            f"The container {name} cannot be moved with mode: post_copy: CRIU keeps its memory ready to be fetched in "
+            f"pipes larger than root may make them on this host ({e.strerror}; it lacks CAP_SYS_RESOURCE). Use "
+            f"another mode, or run: sysctl fs.pipe-max-size={_PIPE_BYTES}"
+        ) from e
+    finally:
+        for end in ends:
+            os.close(end)
 
 
 def _network_lock(pid: int, executable: str) -> str:

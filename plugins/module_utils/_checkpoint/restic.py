@@ -33,6 +33,8 @@ _CREDENTIALS = re.compile(r"://[^/@]*:[^/@]*@")
 _NO_BUCKET = "bucket does not exist"
 _RETRY_SECONDS = 2
 _PATIENCE_SECONDS = 10
+# Less than this is no work: the program looks after itself now and then.
+_LEAST_BYTES, _LEAST_TICKS = 4096, 20
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,7 @@ class Restic:
             try:
                 while process.poll() is None and not listener.gave_up(self._settings.timeout):
                     listener.join(0.05)
+                    listener.note_work(process.pid)
             finally:
                 _end(process)
                 reader.join()
@@ -199,6 +202,8 @@ class _Listener(threading.Thread):
         self.trouble = ""
         self.hopeless = False  # what it tries again cannot succeed
         self._since = 0.0
+        self._worked = time.monotonic()  # when it last did something, and what it had done by then
+        self._done = (0, 0)
 
     def run(self) -> None:
         """Read to the end."""
@@ -212,10 +217,34 @@ class _Listener(threading.Thread):
             else:
                 self.lines.append(line.rstrip("\n"))
 
+    def note_work(self, pid: int) -> None:
+        """Look whether it reads, writes or computes. On its own it waits for minutes, or for ever, for an answer."""
+        try:
+            moved, ticks = _work(pid)
+        except (OSError, ValueError):
+            return  # it has just ended
+        if moved > self._done[0] + _LEAST_BYTES or ticks > self._done[1] + _LEAST_TICKS:
+            self._worked, self._done = time.monotonic(), (moved, ticks)
+
     def gave_up(self, patience: int) -> bool:
         """Tell whether it is no use to wait longer; ``patience`` in seconds."""
+        if not self._since and self.idle_for() > patience:
+            self._since, self.trouble = self._worked, f"nothing came from it, or went to it, for {patience} s"
         return self.hopeless or self.silent_for() > patience
 
     def silent_for(self) -> float:
         """Return for how many seconds every try has failed, 0 when the last one did not."""
         return time.monotonic() - self._since if self._since else 0.0
+
+    def idle_for(self) -> float:
+        """Return for how many seconds it has done nothing."""
+        return time.monotonic() - self._worked
+
+
+def _work(pid: int) -> tuple[int, int]:
+    """Return (bytes that a process has read and written, on the network too; its processor time in clock ticks)."""
+    with open(f"/proc/{pid}/io", encoding="ascii") as f:
+        fields = dict(line.split(":") for line in f)
+    with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as f:
+        times = f.read().rpartition(")")[2].split()[11:13]
+    return int(fields["rchar"]) + int(fields["wchar"]), sum(map(int, times))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 ALL = -1
+KINDS = ("last", "hourly", "daily", "weekly", "monthly", "yearly")
 _UNITS = "ymdh"
 _DURATION = re.compile(r"(?:\d+[ymdh])+\Z")
 

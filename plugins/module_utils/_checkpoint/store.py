@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 DEFAULT_PATH = "/var/lib/stillpoint/checkpoints"
 IMAGES = "checkpoint"
 VOLUMES = "volumes"
+TRIALS = ".trials"  # beside the containers' folders: what is brought here only to be looked at
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,199}\Z")
 
 
@@ -231,8 +232,8 @@ def remove(final: str) -> None:
 def entries(path: str, container: str | None = None) -> list[Entry]:
     """Return all checkpoints below ``path``, by container and then oldest first; incomplete ones are marked."""
     found = []
-    for folder in [container] if container else _folders(path):
-        base = os.path.join(path, folder)
+    for base in containers(path, container):
+        folder = os.path.basename(base)
         for name in _folders(base):
             found.append(_entry(folder, name, os.path.join(base, name)))
     return sorted(found, key=lambda entry: (entry.container, (entry.manifest or {}).get("created", ""), entry.name))
@@ -240,8 +241,8 @@ def entries(path: str, container: str | None = None) -> list[Entry]:
 
 def containers(path: str, container: str | None = None) -> list[str]:
     """Return the folders of all containers below ``path``, or only that of one; none where there is none."""
-    found = [os.path.join(path, name) for name in ([container] if container else _folders(path))]
-    return [base for base in found if os.path.isdir(base)]
+    names = [container] if container else [name for name in _folders(path) if not name.startswith(".")]
+    return [os.path.join(path, name) for name in names if os.path.isdir(os.path.join(path, name))]
 
 
 def _folders(path: str) -> list[str]:

@@ -29,6 +29,17 @@ class Volume:
     kind: str  # volume, bind, shm, or file: a single file that the engine, not the user, mounts
 
 
+@dataclass(frozen=True)
+class Unreachable:
+    """Why CRIU cannot save the processes of a container."""
+
+    reason: str  # a clause: "they live in a virtual machine (kata)"
+    # They run under a kernel of their own: frozen, it answers nobody, so its engine cannot end it before it goes on.
+    own_kernel: bool = False
+    # Beginning of the name of the file in the root in which it hides what the container changes; "" for none.
+    hides_files_in: str = ""
+
+
 @dataclass
 class Target:
     """A running container."""
@@ -44,8 +55,7 @@ class Target:
     # "name" and "id"), "runtime", "created" and "network_status" (that of Podman's archives).
     record: dict[str, Any]
     portable: dict[str, Any]  # what any other engine needs for the same
-    # Why CRIU cannot save its processes, "" when nothing is known against it: "they live in a virtual machine (kata)".
-    unreachable: str = ""
+    unreachable: Unreachable | None = None  # None: nothing is known against saving its processes
     # Where its whole root file system lies; "" when it is the difference to an image that has to be saved.
     rootfs: str = ""
     plain: bool = False  # no container: processes of the host's own, with its files and namespaces

@@ -41,6 +41,7 @@ class Wishes:
     ignore_static_mac: bool = False
     pid_namespace: bool = False  # a process of the host may get a new one, to have its number again
     restores_processes: bool = True  # False: it starts afresh on its saved files, under the runtime that it had
+    throw_away: bool = False  # a copy to look at and remove; what it is made of is described by isolation.isolate
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,7 @@ class Common:
 
     NAME = ""
     UNSEEN = ""
+    ISOLATES = False
 
     def save_image(self, image: dict[str, Any], *, named: bool) -> list[str]:
         """Return the command that writes an image, in a form that the others read, to its output."""
@@ -157,6 +159,7 @@ if TYPE_CHECKING:
 
         NAME: str
         UNSEEN: str  # a sentence on containers of the host that it does not see, "" when there are none such
+        ISOLATES: bool  # whether it can make a copy that has no network and takes its volumes with it when it goes
 
         def select(self, names: list[str], labels: list[str]) -> list[str]:
             """Return the names of the wanted containers: those named, and all running ones with all the labels."""
@@ -180,7 +183,7 @@ if TYPE_CHECKING:
             """Start a created container, which restores it if it has a ticket."""
 
         def remove(self, container: str, plan: Any) -> None:
-            """Remove a half-made container and what came with it."""
+            """Remove a half-made container and what came with it; without a plan only nameless volumes did."""
 
         def save_image(self, image: dict[str, Any], *, named: bool) -> list[str]:
             """Return the command that writes an image, with its name or without, for any other engine to its output."""

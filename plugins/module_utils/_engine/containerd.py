@@ -11,7 +11,7 @@ import os
 import signal
 from datetime import datetime, timezone
 
-from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.target import Target
+from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.target import Target, Unreachable
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine import (
     containerd_api,
     containerd_checks,
@@ -298,11 +298,11 @@ class Containerd(Common):
         return [record["id"] for record in self.call("list its containers", "containers.List")["containers"]]
 
 
-def _unreachable(runtime: str, program: str) -> str:
+def _unreachable(runtime: str, program: str) -> Unreachable | None:
     known = unreachable(runtime, program)
     if known or runtime == containerd_api.RUNTIME:
         return known
-    return f"containerd runs them by {runtime}, not as processes of runc or crun"
+    return Unreachable(f"containerd runs them by {runtime}, not as processes of runc or crun")
 
 
 def _name(container: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.target import Target
+from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.target import Target, Unreachable
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine import (
     docker_checks,
     docker_create,
@@ -45,6 +45,7 @@ class Docker(Common):
     """
 
     NAME = "docker"
+    ISOLATES = True
 
     def __init__(self, options: dict[str, Any]) -> None:
         try:
@@ -217,9 +218,9 @@ class Docker(Common):
             },
         }
 
-    def _unreachable(self, runtime: str) -> str:
+    def _unreachable(self, runtime: str) -> Unreachable | None:
         if runtime in ("runc", "crun", *RUNTIMES.values()):
-            return ""  # asking the daemon takes as long as a small dump
+            return None  # asking the daemon takes as long as a small dump
         return unreachable(runtime, self.runtime_path(runtime) or "")
 
     def save_image(self, image: dict[str, Any], *, named: bool) -> list[str]:

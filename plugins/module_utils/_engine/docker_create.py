@@ -55,6 +55,8 @@ def plan(docker: Docker, saved: Saved, wishes: Wishes) -> Plan:
         original, image = saved.record["inspect"], saved.record["image"]
     else:
         original, image = docker_portable.foreign(saved)
+    if wishes.throw_away:
+        original = docker_portable.isolate(original, saved.portable)
     if docker.inspect(wishes.name) is not None:
         raise EngineError(
             f"A container named {wishes.name} exists on this host. Give another new_name, or remove it first: "
@@ -189,8 +191,8 @@ def start(docker: Docker, container: str) -> None:
         raise
 
 
-def remove(docker: Docker, container: str, wanted: Plan) -> None:
-    """Remove a half-made container with the volumes that came with it.
+def remove(docker: Docker, container: str, wanted: Plan | None) -> None:
+    """Remove a half-made container with the volumes that came with it; without a plan, with its nameless ones.
 
     Raises:
         EngineError: the daemon refused.
@@ -203,7 +205,7 @@ def remove(docker: Docker, container: str, wanted: Plan) -> None:
             v=True,
             force=True,
         )
-    for name in wanted.new_volumes:
+    for name in wanted.new_volumes if wanted else []:
         try:
             docker.call(f"remove the volume {name}", docker.api.remove_volume, name)
         except EngineError as e:

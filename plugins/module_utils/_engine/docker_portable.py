@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import copy
+
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base import (
     HOST_NETWORK,
     NETWORKS,
@@ -13,6 +15,7 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base impor
     Portable,
 )
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
+from ansible_collections.stillpoint.criu.plugins.module_utils._engine.isolation import SYSCTLS
 from ansible_collections.stillpoint.criu.plugins.module_utils._oci import spec
 
 TYPE_CHECKING = False
@@ -159,6 +162,48 @@ def foreign(saved: Saved) -> tuple[dict[str, Any], dict[str, Any]]:
         record["Config"]["StopTimeout"] = known.stop_timeout
     image = {"name": known.image, "id": known.image_id, "digests": list(known.image_digests)}
     return record, image
+
+
+def isolate(record: dict[str, Any], known: Portable) -> dict[str, Any]:
+    """Return what a copy that reaches nothing is to be made of.
+
+    Args:
+        record: what ``docker inspect`` said of the container, or :func:`foreign`.
+        known: the copy, see isolation.isolate.
+    """
+    found = copy.deepcopy(record)
+    propagation = {mount["Destination"]: mount.get("Propagation") for mount in found["Mounts"]}
+    mounts = [mount for mount in known.mounts if mount["kind"] != "tmpfs"]
+    found["Mounts"] = [
+        {"Type": mount["kind"], "Name": "", "Source": mount["source"], "Destination": mount["destination"]}
+        for mount in mounts
+    ]
+    found["NetworkSettings"]["Networks"] = {}
+    for key in ("ExposedPorts", "Volumes"):
+        found["Config"].pop(key, None)
+    found["Config"].update(Labels=dict(known.labels), Healthcheck={"Test": ["NONE"]})
+    host = found["HostConfig"]
+    for key in ("Binds", "VolumesFrom", "Links", "Dns", "DnsOptions", "DnsSearch", "ExtraHosts"):
+        host[key] = None
+    in_memory = [mount for mount in host.get("Mounts") or [] if mount.get("Type") == "tmpfs"]
+    host.update(
+        NetworkMode=NO_NETWORK,
+        PortBindings={},
+        PublishAllPorts=False,
+        RestartPolicy={"Name": "no", "MaximumRetryCount": 0},
+        AutoRemove=False,
+        LogConfig={"Type": "json-file", "Config": {}},  # others may send it away
+        Sysctls={**(host.get("Sysctls") or {}), **SYSCTLS},
+        Mounts=in_memory + [_isolated_mount(mount, known, propagation.get(mount["destination"])) for mount in mounts],
+    )
+    return found
+
+
+def _isolated_mount(mount: dict[str, Any], known: Portable, propagation: str | None) -> dict[str, Any]:
+    wanted = {"Type": mount["kind"], "Target": mount["destination"], "ReadOnly": "ro" in mount["options"]}
+    if mount["kind"] == "volume":
+        return {**wanted, "VolumeOptions": {"NoCopy": True, "Labels": dict(known.labels)}}
+    return {**wanted, "Source": mount["source"], "BindOptions": {"Propagation": propagation or "rprivate"}}
 
 
 def _host_config(saved: Saved, config: dict[str, Any]) -> dict[str, Any]:

@@ -44,6 +44,7 @@ class Podman(Common):
     """
 
     NAME = "podman"
+    ISOLATES = True
     UNSEEN = (
         "Rootless containers of Podman, those of other users, are not supported: they run in a user namespace and "
         "under a runtime of their user's, which root's restore runtime cannot take part in."

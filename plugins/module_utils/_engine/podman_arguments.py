@@ -56,6 +56,17 @@ def shared_namespaces(saved: Saved) -> set[str]:
     return shared
 
 
+def isolate(inspected: dict[str, Any]) -> dict[str, Any]:
+    """Return what ``podman container inspect`` said, as far as it is true of a copy that reaches nothing."""
+    config, host = inspected["Config"], inspected["HostConfig"]
+    elsewhere: dict[str, Any] = {"Dns": [], "DnsOptions": [], "DnsSearch": [], "ExtraHosts": []}
+    return {
+        **inspected,
+        "Config": {**config, "Healthcheck": {"Test": ["NONE"]}, "sdNotifyMode": ""},
+        "HostConfig": {**host, **elsewhere, "AutoRemove": False, "LogConfig": {"Type": "k8s-file"}},
+    }
+
+
 def arguments(saved: Saved, inspected: dict[str, Any] | None) -> list[str]:
     """Return the options that do not depend on the host, in front of the image.
 

@@ -54,6 +54,8 @@ def plan(podman: Podman, saved: Saved, wishes: Wishes) -> Plan:
         EngineError: the container cannot be made here as it was.
     """
     inspected = saved.record["inspect"] if saved.engine == podman.NAME else None
+    if inspected and wishes.throw_away:
+        inspected = podman_arguments.isolate(inspected)
     runtime = _runtime(podman, saved, wishes)
     image = _image(podman, saved, wishes.image_policy)
     _check_secrets(podman, inspected)
@@ -202,15 +204,15 @@ def start(podman: Podman, container: str) -> None:
         raise EngineError(f"Podman could not start the restored container: {' '.join(words) or podman.reason(done)}")
 
 
-def remove(podman: Podman, container: str, wanted: Plan) -> None:
-    """Remove a half-made container with the volumes that came with it.
+def remove(podman: Podman, container: str, wanted: Plan | None) -> None:
+    """Remove a half-made container with the volumes that came with it; without a plan, with its nameless ones.
 
     Raises:
         EngineError: Podman refused.
     """
     what = f"remove the half-made container {container[:12]}"
     podman.call(what, "rm", "--force", "--ignore", "--time=0", "--volumes", container)
-    for name in wanted.new_volumes:
+    for name in wanted.new_volumes if wanted else []:
         if podman.run("volume", "exists", name).returncode == 0:
             podman.call(f"remove the volume {name}", "volume", "rm", name)
 

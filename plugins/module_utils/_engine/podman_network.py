@@ -43,7 +43,7 @@ def plan(podman: Podman, saved: Saved, wishes: Wishes, published: list[str]) -> 
     Raises:
         EngineError: this host lacks a network, a pod or an address.
     """
-    words = _pod(podman, saved)
+    words = [] if wishes.throw_away else _pod(podman, saved)
     known = saved.portable
     if known.network == SHARED_NETWORK:
         return Networks(words + ([] if words else _owner(podman, saved)))

@@ -5,21 +5,33 @@
 
 from __future__ import annotations
 
+from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.target import Unreachable
+
 # Words in the name, type or path of a runtime, and what is to be said of it.
 _UNREACHABLE = {
-    "kata": "kata runs them in a virtual machine, under a kernel of their own that this host's CRIU cannot reach",
-    "runsc": "gVisor runs them under a kernel of its own, which CRIU cannot reach",
-    "sysbox": "sysbox shows them parts of /proc and /sys through file systems of its own, which CRIU cannot save",
+    "kata": Unreachable(
+        "kata runs them in a virtual machine, under a kernel of its own that this host's CRIU cannot reach, and one in "
+        "there could not give them back",
+        own_kernel=True,
+    ),
+    "runsc": Unreachable(
+        "gVisor runs them under a kernel of its own, which CRIU cannot reach",
+        own_kernel=True,
+        hides_files_in=".gvisor.filestore.",
+    ),
+    "sysbox": Unreachable(
+        "sysbox shows them parts of /proc and /sys through file systems of its own, which CRIU cannot save"
+    ),
 }
 
 
-def unreachable(*names: str) -> str:
-    """Return why CRIU cannot save the processes of containers under a runtime, "" when nothing is known against it.
+def unreachable(*names: str) -> Unreachable | None:
+    """Return why CRIU cannot save the processes of containers under a runtime, None when nothing is known against it.
 
     Args:
         names: what the engine calls the runtime: its name, its type, its path.
     """
-    for word, reason in _UNREACHABLE.items():
+    for word, known in _UNREACHABLE.items():
         if any(word in name.lower() for name in names):
-            return reason
-    return ""
+            return known
+    return None

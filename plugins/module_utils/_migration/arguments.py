@@ -27,7 +27,7 @@ MIGRATE: dict[str, dict[str, Any]] = {
         "choices": [name for name in arguments.ENGINE["engine"]["choices"] if name != _PLAIN],
     },
     "target_options": {"type": "dict", "options": _THERE, "default": {}},
-    "mode": {"type": "str", "choices": ["stop_and_copy", "post_copy"], "default": "stop_and_copy"},
+    "mode": {"type": "str", "choices": ["auto", "stop_and_copy", "pre_copy", "post_copy"], "default": "auto"},
     "remove_source": {"type": "bool", "default": True},
     "address": {"type": "str"},
     "relay": {"type": "str", "choices": ["auto", "never", "always"], "default": "auto"},

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, Stillpoint contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The memory's way from CRIU on the source through the channel to CRIU on the target."""
+"""The ways of the memory from CRIU on the source to CRIU on the target, and which one to take."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import subprocess
 import threading
 import time
 
+from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import preflight
+from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import Refused
 from ansible_collections.stillpoint.criu.plugins.module_utils._migration import channel
 
 TYPE_CHECKING = False
@@ -19,11 +21,57 @@ if TYPE_CHECKING:
     from ansible_collections.stillpoint.criu.plugins.module_utils._migration.limit import Limit
 
 STOP_AND_COPY = "stop_and_copy"
+PRE_COPY = "pre_copy"
 POST_COPY = "post_copy"
+AUTO = "auto"
 _BUFFER_BYTES = 8 << 20
 _SOCKET = "lazy-pages.socket"  # in the folder that the restore works in, by CRIU's own choice
 _START_SECONDS = 10.0
 _STEP_SECONDS = 0.002
+# Below this the memory is sent faster than pre_copy could look through it.
+_WORTH_BYTES = 32 << 20
+# pre_copy needs as much again for its copies on the source, and for the images of the first round.
+_COPIES = 2.2
+_IMAGES = 1.25  # images are a little larger than the memory
+_SPARE_BYTES = 64 << 20
+
+
+def choose(asked: str, name: str, resident_bytes: int) -> str:
+    """Return the mode for a container.
+
+    Args:
+        asked: that mode, or AUTO.
+        name: of the container.
+        resident_bytes: of all its processes.
+    Raises:
+        Refused: that mode is not possible here.
+    """
+    if asked == POST_COPY:
+        preflight.check_lazy(name)
+    if asked not in (AUTO, PRE_COPY):
+        return asked
+    if asked == AUTO and resident_bytes < _WORTH_BYTES:
+        return STOP_AND_COPY
+    available, needed = _available_bytes(), int(resident_bytes * _COPIES)
+    if available >= needed:
+        return PRE_COPY
+    if asked == AUTO:
+        return STOP_AND_COPY
+    raise Refused(
+        f"The container {name} cannot be moved with mode: pre_copy: its copies take up to {needed >> 20} MiB of memory "
+        f"on the source, and only {available >> 20} MiB are available. Use mode: stop_and_copy."
+    )
+
+
+def room(needed_bytes: int, mode: str) -> int:
+    """Return the size of a place in memory for the images of a container that needs so many bytes."""
+    times = 2 * _IMAGES if mode == PRE_COPY else _IMAGES  # the rounds send some pages more than once
+    return int(needed_bytes * times) + _SPARE_BYTES
+
+
+def _available_bytes() -> int:
+    with open("/proc/meminfo", encoding="ascii") as f:
+        return next(int(line.split()[1]) << 10 for line in f if line.startswith("MemAvailable:"))
 
 
 def _pair() -> tuple[socket.socket, socket.socket]:

@@ -17,12 +17,14 @@ from dataclasses import asdict
 
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import draft, handover, preflight, store
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError, Refused
+from ansible_collections.stillpoint.criu.plugins.module_utils._criu import page_server
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
 from ansible_collections.stillpoint.criu.plugins.module_utils._migration import (
     channel,
     journal,
     memory,
     progress,
+    rounds,
     settle,
     streams,
     transfer,
@@ -63,7 +65,9 @@ class Source:
         self.asked = settle.request(folder)
         self.log = journal.Journal(folder)
         self.control: channel.Connection | None = None
+        self._mode = memory.STOP_AND_COPY
         self._relay: memory.Relay | None = None
+        self._pages: page_server.PageServer | None = None
         self._giver: threading.Thread | None = None
         self._refusal: Exception | None = None
         self._timings: dict[str, float] = {}
@@ -119,19 +123,18 @@ class Source:
                 f"{target.name} has no control group of its own, so it cannot be held still while it is moved."
             )
         network = facts.own_network and "network" not in target.shared
-        if self.asked["mode"] == memory.POST_COPY:
-            preflight.check_lazy(target.name)
+        self._mode = memory.choose(self.asked["mode"], target.name, process.resident_bytes(process.tree(target.pid)))
         still = Stillness(target.pid, process.start_time(target.pid), group, network)
         self.log.move(
             journal.PREPARING,
             engine=engine.NAME,
             container={"id": target.container_id, "name": target.name},
             stillness=asdict(still),
-            mode=memory.POST_COPY if self.asked["mode"] == memory.POST_COPY else memory.STOP_AND_COPY,
+            mode=self._mode,
         )
         place = os.path.join(self.folder, settle.MEMORY)
         os.mkdir(place, 0o700)
-        kernel.mount_tmpfs(place, mode=0o700)
+        kernel.mount_tmpfs(place, memory.room(facts.needed_bytes, self._mode), 0o700)
         partial = store.begin(place, target.name, CHECKPOINT)
         try:
             made = draft.Draft(target, options, facts, partial)
@@ -153,7 +156,7 @@ class Source:
         record["established_tcp"] = True
         self.control = control = self._connect("control")
         needed = made.facts.needed_bytes
-        offer = {"record": record, "config": made.target.config, "needed_bytes": needed, "mode": self.asked["mode"]}
+        offer = {"record": record, "config": made.target.config, "needed_bytes": needed, "mode": self._mode}
         control.send({"type": "offer", **offer})
         with progress.shown(self.folder, "the target looks whether it can take it"):
             answer = control.receive(_ANSWER_SECONDS)
@@ -176,31 +179,48 @@ class Source:
             with progress.shown(self.folder, "copying its volumes" if brought else ""):
                 sends = [self._bring(volume, last_passes) for volume in brought]
             made.elsewhere = set(empty)
+            place, compression = made.partial.path, self.asked["compression"]
+            self._early = early = rounds.Rounds(still.pid, place, control, self._limit, compression)
+            if self._mode == memory.PRE_COPY:
+                with progress.shown(self.folder, "copying its memory while it runs", needed, lambda: early.sent):
+                    early.run()
             control.send({"type": "arm"})
-            self._relay = relay = memory.Relay(self._connect("memory"), self._limit, self.asked["compression"])
+            if self._mode != memory.PRE_COPY:
+                self._relay = memory.Relay(self._connect("memory"), self._limit, self.asked["compression"])
             self._answer(control, "armed", _ANSWER_SECONDS)
             self.log.move(journal.ARMED)
+            if self._mode == memory.PRE_COPY:
+                early.once()  # what has changed while the target made its preparations
             self._still, self._made, self._frozen = still, made, time.monotonic()
             self.log.move(journal.FROZEN)
-            relay.start()
+            if self._relay is not None:
+                self._relay.start()
+                end = self._relay.end.detach()
+            else:
+                self._pages = page_server.PageServer(made.partial.images, early.copies)
+                end = self._pages.end
             dump = handover.Handover(
                 made,
                 still.group,
-                relay.end.detach(),
-                lazy=self.asked["mode"] == memory.POST_COPY,
+                end,
+                lazy=self._mode == memory.POST_COPY,
                 copy=lambda: _all(sends),
                 deliver=lambda: self._deliver(control),
             )
             try:
-                with progress.shown(
-                    self.folder, "sending the memory", needed, lambda: needed if self._sent else relay.traffic.sent
-                ):
+                with progress.shown(self.folder, "sending the memory", needed, lambda: self._sent_of(needed)):
                     self.log.entries["statistics"] = dump.run()
             finally:
                 if self._giver is not None:
                     self._giver.join()
                 if self._refusal is not None:
                     raise self._refusal
+                if self._pages is not None and self._pages.failure is not None:
+                    raise NotMoved(f"Its memory could not be kept on the source: {self._pages.failure}.")
+
+    def _sent_of(self, needed: int) -> int:
+        """Return how many of about so many bytes are sent."""
+        return needed if self._sent or self._relay is None else self._relay.traffic.sent
 
     def _check_only(self, **facts: Any) -> None:
         """End here if no more was asked than whether it can be done."""
@@ -235,21 +255,27 @@ class Source:
 
     def _deliver(self, control: channel.Connection) -> None:
         """Send what CRIU has not sent itself, wait until the target has restored it, give it away."""
+        if self._pages is not None:
+            self._pages.finish()
+            self._early.link(self._made.partial.images)
         memory_sent = time.monotonic()
         folder = self._made.partial.path
         record = self._made.record(folder, sums=False)
-        self._sent = streams.send_stream(control, ["tar", "--directory", folder, "--create", "--file=-", "."])
+        control.send({"type": "files"})
+        before = control.traffic.sent
+        streams.send_stream(control, ["tar", "--directory", folder, "--create", "--file=-", "."])
+        self._sent = control.traffic.sent - before
         control.send({"type": "complete", "record": record})
         files_sent = time.monotonic()
         self._timings = {
             "memory_ms": (memory_sent - self._frozen) * 1000,
             "files_ms": (files_sent - memory_sent) * 1000,
         }
-        if self.asked["mode"] != memory.POST_COPY:
+        self._still.shut()  # while the target restores
+        if self._mode != memory.POST_COPY:
             self._give(control)
             return
         # The restore needs pages before it is ready, and CRIU serves them once it has been answered.
-        self._still.shut()
         self._giver = threading.Thread(target=self._give_or_break_off, args=(control,), name="give")
         self._giver.start()
 
@@ -257,10 +283,8 @@ class Source:
         """Wait until the target has restored it, then leave the decision to the target."""
         files_sent = time.monotonic()
         self._answer(control, "ready", self.asked["freeze_timeout"])
-        if self._giver is None:
-            self._still.shut()
         self._timings["restore_ms"] = (time.monotonic() - files_sent) * 1000
-        sent = self._sent + (self._relay.traffic.sent if self._relay is not None else 0)
+        sent = self._sent + self._early.sent + (self._relay.traffic.sent if self._relay is not None else 0)
         self.log.move(journal.GO, timings=self._timings, bytes=sent)
         control.send({"type": "go"})
 

@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base import Engine
 
 CHECKPOINT = "arriving"
-_SPARE = 1.25  # images are a little larger than the memory
-_SPARE_BYTES = 64 << 20
 _STEP_SECONDS = 0.5
 _ANSWER_SECONDS = 3600.0  # for steps that copy images or volumes while the container runs
 _ASKED_SECONDS = 86400.0  # how long a source is waited for that may still ask
@@ -130,7 +128,8 @@ class Target:
             arrival.prepare()
         control.send({"type": "accepted", "warnings": arrival.warnings})
         self._expect(control, "make", _ANSWER_SECONDS)
-        lazy = offer["mode"] == memory.POST_COPY
+        mode = offer["mode"]
+        lazy = mode == memory.POST_COPY
         settle.keep_plan(self.folder, arrival.plan)
         self.log.move(journal.PREPARING, engine=arrival.engine.NAME, new_name=arrival.new_name, lazy=lazy)
         container = arrival.create()
@@ -138,18 +137,19 @@ class Target:
         self.log.move(journal.PREPARING, created=container)
         folders = arrival.empty_volumes()
         control.send({"type": "made", "empty": sorted(folders)})
-        connection = self._receive_volumes(control, folders)
+        images = os.path.join(path, name, CHECKPOINT)
+        self._receive_early(control, folders, images)
+        connection = None if mode == memory.PRE_COPY else self._accept("memory", self.asked["wait_for_source"])
         if arrival.waits_early:
             self._start(listening)
-        images = os.path.join(path, name, CHECKPOINT)
-        if not lazy:
+        if connection is not None and not lazy:
             self._receiver = self._receive_memory(memory.STOP_AND_COPY, images, images, connection)
         self.log.move(journal.ARMED)
         control.send({"type": "armed"})
         self._take(control, images)
         if self._starter is None:
             self._start(listening)
-        if lazy:
+        if connection is not None and lazy:
             self._receiver = self._receive_memory(memory.POST_COPY, images, places.folder(container), connection)
         self._pass_gate(gate.ARMED)
         self._await_stage(gate.READY)
@@ -160,23 +160,26 @@ class Target:
         self.log.move(journal.GO)
         self._let_run(control)
 
-    def _receive_volumes(self, control: channel.Connection, folders: dict[str, str]) -> channel.Connection:
-        """Receive volumes, in passes, until the source is ready to freeze; return the connection for the memory."""
+    def _receive_early(self, control: channel.Connection, folders: dict[str, str], images: str) -> None:
+        """Receive volumes, in passes, and memory, in rounds, until the source wants to freeze the container."""
         while True:
             message = control.receive(_ANSWER_SECONDS)
             if message.get("type") == "volume" and message.get("destination") in folders:
                 connection = self._accept("volume", self.asked["wait_for_source"])
-                self._volumes.append(self._pool.submit(_receive_volume, connection, folders[message["destination"]]))
+                self._volumes.append(
+                    self._pool.submit(transfer.receive_pass, connection, folders[message["destination"]])
+                )
                 continue
-            memory_connection = self._accept("memory", self.asked["wait_for_source"])
-            self._check(message, "arm")
-            return memory_connection
+            if message.get("type") != "round":
+                self._check(message, "arm")
+                return
+            _unpack(control, images)
 
     def _lay_out(self, offer: dict[str, Any]) -> str:
         """Make the place in memory for what arrives, with its description; return the folder of checkpoints."""
         place = os.path.join(self.folder, settle.MEMORY)
         os.mkdir(place, 0o700)
-        kernel.mount_tmpfs(place, int(offer["needed_bytes"] * _SPARE) + _SPARE_BYTES, 0o700)
+        kernel.mount_tmpfs(place, memory.room(offer["needed_bytes"], offer["mode"]), 0o700)
         folder = os.path.join(place, store.check_name(offer["record"]["container"]["name"], "container"), CHECKPOINT)
         for part in (store.IMAGES, store.VOLUMES):
             os.makedirs(os.path.join(folder, part), 0o700)
@@ -256,7 +259,10 @@ class Target:
 
     def _take(self, control: channel.Connection, images: str) -> None:
         """Receive everything else, and see that all has come whole."""
-        streams.receive_stream(control, ["tar", "--directory", images, "--extract", "--file=-"])
+        while (message := control.receive(_ANSWER_SECONDS)).get("type") == "round":
+            _unpack(control, images)
+        self._check(message, "files")
+        _unpack(control, images)
         self._record = self._expect(control, "complete", self.asked["freeze_timeout"])["record"]
         problem = self._receiver.finish(self.asked["freeze_timeout"]) if self._receiver is not None else ""
         for volume in self._volumes:
@@ -366,15 +372,8 @@ class Target:
                 return
 
 
-def _receive_volume(connection: channel.Connection, folder: str) -> str:
-    """Receive one pass over a volume; return what is wrong, "" when nothing is."""
-    try:
-        transfer.receive_tree(connection, folder, delete=True)
-    except channel.ChannelError as e:
-        return str(e)
-    finally:
-        connection.close()
-    return ""
+def _unpack(control: channel.Connection, folder: str) -> None:
+    streams.receive_stream(control, ["tar", "--directory", folder, "--extract", "--file=-"])
 
 
 def tell(asking: channel.Connection, folder: str) -> bool:

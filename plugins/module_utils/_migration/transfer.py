@@ -198,6 +198,17 @@ def _handed_over(ours: socket.socket) -> tuple[list[int], str]:
     return list(descriptors), found[1] if found else ""
 
 
+def receive_pass(connection: Connection, folder: str) -> str:
+    """Receive one pass over a volume, and close the connection; return what is wrong, "" when nothing is."""
+    try:
+        receive_tree(connection, folder, delete=True)
+    except ChannelError as e:
+        return str(e)
+    finally:
+        connection.close()
+    return ""
+
+
 def _close(descriptors: list[int]) -> None:
     for descriptor in descriptors:
         os.close(descriptor)

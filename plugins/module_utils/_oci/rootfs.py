@@ -51,13 +51,17 @@ def overlay(pid: int) -> Overlay:
     return _layers([mount for mount in mountinfo.read(pid) if mount.target == "/"])
 
 
-def overlay_at(path: str) -> Overlay:
-    """Return the layers below a root file system that the caller sees mounted.
+def overlay_at(path: str, pid: int) -> Overlay:
+    """Return the layers below a root file system that the caller or a process sees mounted at a path.
 
+    Args:
+        path: of the root file system.
+        pid: of the process that serves the container, which may have a mount namespace of its own.
     Raises:
         RootfsError: no overlay is mounted there.
+        OSError: the process is gone.
     """
-    return _layers([mount for mount in mountinfo.read() if mount.target == path])
+    return _layers([mount for mount in [*mountinfo.read(pid), *mountinfo.read()] if mount.target == path])
 
 
 def _layers(roots: list[mountinfo.Mount]) -> Overlay:

@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import os
+import re
 
-from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import restic, store
+from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import restic, retention, store
+from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import Refused
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.repository import Repository
 from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import engines
 
@@ -46,6 +49,93 @@ REPOSITORY: dict[str, dict[str, Any]] = {
     "restic_executable": {"type": "str", "default": "restic"},
 }
 PATH: dict[str, dict[str, Any]] = {"path": {"type": "path", "default": store.DEFAULT_PATH}}
+CHECKPOINT: dict[str, dict[str, Any]] = {
+    "scope": {"type": "str", "choices": ["full", "rootfs"], "default": "full"},
+    "leave_running": {"type": "bool", "default": True},
+    "tcp_established": {"type": "bool", "default": True},
+    "file_locks": {"type": "bool", "default": True},
+    "ext_unix_sk": {"type": "bool", "default": False},
+    "shell_job": {"type": "bool"},
+    "pre_dump": {"type": "bool", "default": False},
+    "track_memory": {"type": "bool", "default": False},
+    "parent": {"type": "str"},
+    "ignore_rootfs": {"type": "bool", "default": False},
+    "ignore_volumes": {"type": "bool", "default": False},
+    "bind_mounts": {"type": "list", "elements": "str", "default": []},
+    "ghost_limit": {"type": "str", "default": "1G"},
+    "archive": {"type": "path"},
+    "archive_compression": {"type": "str", "choices": ["zstd", "gzip", "none"]},
+    "archive_recipients": {"type": "path"},
+    "repository_init": {"type": "bool", "default": False},
+    "keep_local": {"type": "bool", "default": True},
+}
+KEEP: dict[str, dict[str, Any]] = {
+    **{f"keep_{kind}": {"type": "int", "default": 0} for kind in retention.KINDS},
+    "keep_within": {"type": "str"},
+}
+_TYPES = {"str": str, "path": str, "bool": bool, "int": int, "list": list, "dict": dict}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) *([KMGT]?)B?", re.IGNORECASE)
+
+
+def complete(spec: dict[str, dict[str, Any]], given: Any, where: str) -> dict[str, Any]:
+    """Return all options of a specification, as Ansible does for modules, where there is no Ansible.
+
+    Args:
+        spec: type, elements, choices, required and default of each.
+        given: those that are given; None is as not given.
+        where: what to call them in messages.
+    Raises:
+        Refused: one is not known, is missing, or has not its type.
+    """
+    if not isinstance(given, dict):
+        raise Refused(f"{where} is {given!r}; it must be a dictionary.")
+    unknown = sorted(set(given) - set(spec))
+    if unknown:
+        raise Refused(f"{where} has no option {', '.join(unknown)}. There are: {', '.join(sorted(spec))}.")
+    found = {}
+    for name, rule in spec.items():
+        value = given.get(name)
+        if value is None:
+            value = copy.deepcopy(rule.get("default"))
+            if rule.get("required"):
+                raise Refused(f"{where} lacks {name}.")
+        elif not _fits(value, rule):
+            wanted = " or ".join(rule["choices"]) if "choices" in rule else _described(rule)
+            raise Refused(f"{where}: {name} is {value!r}; it must be {wanted}.")
+        found[name] = value
+    return found
+
+
+def _fits(value: Any, rule: dict[str, Any]) -> bool:
+    if not _is_a(value, rule["type"]):
+        return False
+    if rule["type"] == "path" and not os.path.isabs(value):
+        return False
+    if "elements" in rule and not all(_is_a(element, rule["elements"]) for element in value):
+        return False
+    return "choices" not in rule or value in rule["choices"]
+
+
+def _is_a(value: Any, kind: str) -> bool:
+    return isinstance(value, _TYPES[kind]) and isinstance(value, bool) == (kind == "bool")  # true is no number here
+
+
+def _described(rule: dict[str, Any]) -> str:
+    words = {"str": "a text", "path": "an absolute path", "bool": "true or false", "int": "a whole number"}
+    words["dict"] = "a dictionary"
+    return f"a list, each {words[rule['elements']]}" if rule["type"] == "list" else words[rule["type"]]
+
+
+def size(text: str) -> int:
+    """Return a number of bytes.
+
+    Raises:
+        ValueError: it is none.
+    """
+    found = _SIZE.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(text)
+    return int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " "))
 
 
 def repository(parameters: dict[str, Any]) -> Repository:

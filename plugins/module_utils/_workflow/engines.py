@@ -130,6 +130,19 @@ def connect(engine: str, options: dict[str, Any]) -> Engine:
     return _KNOWN[engine].connect(options)
 
 
+def connect_found(engine: str, options: dict[str, Any]) -> Engine:
+    """Return a connection to the engine that :func:`select` has found for a container.
+
+    Raises:
+        EngineError: it does not answer.
+    """
+    return connect(engine, options if options["engine"] else _unnamed(options))
+
+
+def _unnamed(options: dict[str, Any]) -> dict[str, Any]:
+    return {**options, "executable": None}  # that of an engine which is not named cannot be meant
+
+
 def libraries(options: dict[str, Any], names: list[str]) -> list[str]:
     """Return the Python libraries that the engine of the options needs, or those of all engines that will be asked.
 
@@ -233,7 +246,7 @@ def _asked_now(options: dict[str, Any], names: list[str]) -> list[Engine]:
 
 def _connect_all(options: dict[str, Any], names: list[str]) -> tuple[list[Engine], dict[str, str]]:
     """Connect to every engine that the host seems to use; return (those, {name: why it does not answer})."""
-    options = {**options, "executable": None}  # that of an engine which is not named cannot be meant
+    options = _unnamed(options)
     asked = _asked(options, names)
     found: list[Engine] = []
     silent: dict[str, str] = {}

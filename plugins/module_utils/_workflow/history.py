@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 
@@ -42,11 +43,16 @@ def remember(engine: Engine, container: dict[str, Any], checkpoint: str) -> None
     folder = os.path.join(_FOLDER, engine.NAME)
     for path in (_FOLDER, folder):
         os.makedirs(path, mode=0o700, exist_ok=True)
-    known = set(engine.all_ids())
-    for name in os.listdir(folder):
-        if name.endswith(".json") and name[: -len(".json")] not in known:
-            os.unlink(os.path.join(folder, name))
-    manifest.write_json(
-        os.path.join(folder, container["id"] + ".json"),
-        {"checkpoint_id": checkpoint, "started_at": container["started_at"]},
-    )
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # else one of two restores may take the other's container for one that is gone
+        known = set(engine.all_ids())
+        for name in os.listdir(folder):
+            if name.endswith(".json") and name[: -len(".json")] not in known:
+                os.unlink(os.path.join(folder, name))
+        manifest.write_json(
+            os.path.join(folder, container["id"] + ".json"),
+            {"checkpoint_id": checkpoint, "started_at": container["started_at"]},
+        )
+    finally:
+        os.close(lock)

@@ -12,17 +12,19 @@ from datetime import datetime, timezone
 
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import manifest, store
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError, Refused
-from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.retention import Policy
+from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.retention import KINDS, Policy
 from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import arguments, engines
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Callable
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
 
     from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.repository import Repository, Snapshot
 
 GROUPS = ("host", "container", "engine", "image")
-_KINDS = ("last", "hourly", "daily", "weekly", "monthly", "yearly")
 
 
 @dataclass
@@ -61,24 +63,28 @@ def run(parameters: dict[str, Any], *, check: bool) -> Outcome:
     Raises:
         CheckpointError: nothing was removed, or the message says what was.
     """
-    policy = Policy(**{kind: parameters[f"keep_{kind}"] for kind in _KINDS}, within=parameters["keep_within"] or "")
+    policy = Policy(**{kind: parameters[f"keep_{kind}"] for kind in KINDS}, within=parameters["keep_within"] or "")
     if policy.empty and not parameters["allow_remove_all"]:
         raise Refused(
             "It is not said what to keep: every keep_ option is 0. Nothing was removed. To remove all on purpose, set "
             "allow_remove_all."
         )
-    container = store.check_name(engines.folder_name(parameters["name"]), "container") if parameters["name"] else None
+    containers = [store.check_name(engines.folder_name(name), "container") for name in parameters["name"]]
     if parameters["repository"]:
-        return _prune_repository(arguments.repository(parameters), policy, container, parameters, check=check)
+        if len(containers) > 1 and "container" not in parameters["group_by"]:
+            raise Refused(
+                "In a repository, several containers can be counted together only if they are all: give no name."
+            )
+        return _prune_repository(arguments.repository(parameters), policy, containers, parameters, check=check)
     with contextlib.ExitStack() as locks:
         if not check:
-            for base in store.containers(parameters["path"], container):
+            for base in _each(store.containers, parameters["path"], containers):
                 locks.enter_context(store.locked(base))
-        return _prune_folders(policy, container, parameters, check=check)
+        return _prune_folders(policy, containers, parameters, check=check)
 
 
-def _prune_folders(policy: Policy, container: str | None, parameters: dict[str, Any], *, check: bool) -> Outcome:
-    entries = store.entries(parameters["path"], container)
+def _prune_folders(policy: Policy, containers: list[str], parameters: dict[str, Any], *, check: bool) -> Outcome:
+    entries = _each(store.entries, parameters["path"], containers)
     items = [_of_folder(entry) for entry in entries if entry.manifest is not None]
     if parameters["checkpoint_host"]:
         items = [item for item in items if item.tags["host"] == parameters["checkpoint_host"]]
@@ -101,6 +107,12 @@ def _prune_folders(policy: Policy, container: str | None, parameters: dict[str, 
     return found
 
 
+def _each(look: Callable[[str, str | None], list[T]], path: str, containers: list[str]) -> list[T]:
+    """Return what is found below a folder for each of the containers, or without any for all."""
+    names: list[str | None] = [*containers] or [None]
+    return [found for name in names for found in look(path, name)]
+
+
 def _of_folder(entry: store.Entry) -> Item:
     record = entry.manifest or {}
     named = {
@@ -115,11 +127,15 @@ def _of_folder(entry: store.Entry) -> Item:
 
 
 def _prune_repository(
-    repository: Repository, policy: Policy, container: str | None, parameters: dict[str, Any], *, check: bool
+    repository: Repository, policy: Policy, containers: list[str], parameters: dict[str, Any], *, check: bool
 ) -> Outcome:
-    wanted = {"container": container, "host": parameters["checkpoint_host"]}
+    wanted = {"container": containers[0] if len(containers) == 1 else None, "host": parameters["checkpoint_host"]}
     chosen = {key: value for key, value in wanted.items() if value}
-    snapshots = {snapshot.id: snapshot for snapshot in repository.snapshots(**chosen)}
+    snapshots = {
+        snapshot.id: snapshot
+        for snapshot in repository.snapshots(**chosen)
+        if not containers or snapshot.tags["container"] in containers
+    }
     items = {key: _of_snapshot(snapshot) for key, snapshot in snapshots.items()}
     for group in [] if policy.empty else _grouped(list(items.values()), parameters["group_by"]):
         same = {key: group[0].tags[key] for key in parameters["group_by"]}

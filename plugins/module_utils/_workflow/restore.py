@@ -18,6 +18,7 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.draft import FULL
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError, Refused
 from ansible_collections.stillpoint.criu.plugins.module_utils._criu import netlock, statistics
+from ansible_collections.stillpoint.criu.plugins.module_utils._engine import isolation
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base import Portable, Saved, Wishes
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
 from ansible_collections.stillpoint.criu.plugins.module_utils._oci import layers, process, rootfs, tree
@@ -45,12 +46,14 @@ class Restore:
 
     Args:
         parameters: of the module container_restore.
+        throw_away: what to write on a copy that reaches nothing and is removed again; "" for a container to stay.
     Raises:
         CheckpointError, EngineError: it cannot be done; nothing was touched.
     """
 
-    def __init__(self, parameters: dict[str, Any]) -> None:
+    def __init__(self, parameters: dict[str, Any], *, throw_away: str = "") -> None:
         self.parameters = parameters
+        self.throw_away = throw_away
         self.entry = archives.choose(parameters)
         self.record = self.entry.record
         saved = self.record.get("scope", FULL)
@@ -140,6 +143,7 @@ class Restore:
             ignore_static_mac=self.parameters["ignore_static_mac"],
             restores_processes=self.scope == FULL,
             pid_namespace=self.parameters["pid_namespace"],
+            throw_away=bool(self.throw_away),
         )
         try:
             self.saved = Saved(
@@ -157,6 +161,8 @@ class Restore:
                 rootfs_saved=self.record.get("rootfs", {}).get("saved", True),
                 stdio=tuple(_outside(self.record)) or Saved.stdio,
             )
+            if self.throw_away:
+                self.saved = isolation.isolate(self.saved, self.record, self.throw_away)
             self.plan = self.engine.plan(self.saved, wishes)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as e:
             raise CheckpointError(
@@ -202,7 +208,8 @@ class Restore:
             tickets.remove(container)
             runtime.forget(container)
         found = self.engine.summary(container) or {}
-        history.remember(self.engine, found, self.record["id"])
+        if not self.throw_away:
+            history.remember(self.engine, found, self.record["id"])
         return found
 
     def _start(self, created: Created) -> None:
@@ -261,6 +268,7 @@ class Restore:
 
     def _ticket(self, created: Created) -> tickets.Ticket:
         taken = self.record["options"]
+        in_others_network = "network" in self.record.get("shared_namespaces", []) and not self.throw_away
         options = {name: taken[name] for name in ("tcp_established", "file_locks", "ext_unix_sk")}
         options["shell_job"] = self.record.get("shell_job", False)
         if self.parameters["tcp_close"] or taken.get("tcp_close"):
@@ -283,7 +291,7 @@ class Restore:
             external_descriptors=self.record.get("external_descriptors", []),
             rootfs=not created.files_first,
             volumes=self.volumes,
-            held=self.record["container"]["id"][:12] if "network" in self.record.get("shared_namespaces", []) else "",
+            held=self.record["container"]["id"][:12] if in_others_network else "",
             shm_bytes=self.saved.portable.shm_bytes,
             options=options,
         )

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 import urllib.error
 
@@ -13,11 +14,13 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from ansible_collections.stillpoint.criu.plugins.module_utils._engine.base import Engine
 
 _POLL_SECONDS = 0.1
+_LEAST_SECONDS = 1.0  # that a command gets
 
 
 def run(engine: Engine, container: str, name: str, parameters: dict[str, Any]) -> dict[str, bool]:
@@ -37,6 +40,8 @@ def run(engine: Engine, container: str, name: str, parameters: dict[str, Any]) -
     if parameters["verify_url"]:
         checks["url"] = lambda: _fetch(parameters["verify_url"])
     deadline = time.monotonic() + parameters["wait_timeout"]
+    if "command" in checks:
+        checks["command"] = _within(deadline, checks["command"])
     passed: dict[str, bool] = {}
     for check_name, check in checks.items():
         problem = check()
@@ -47,6 +52,19 @@ def run(engine: Engine, container: str, name: str, parameters: dict[str, Any]) -
             problem = check()
         passed[check_name] = True
     return passed
+
+
+def _within(deadline: float, check: Callable[[], str]) -> Callable[[], str]:
+    """Return a check that does not wait for a command which does not end; that goes with its container."""
+
+    def answer() -> str:
+        found: list[str] = []
+        runner = threading.Thread(target=lambda: found.append(check()), daemon=True)
+        runner.start()
+        runner.join(max(deadline - time.monotonic(), _LEAST_SECONDS))
+        return found[0] if found else "the command does not end"
+
+    return answer
 
 
 def _fetch(url: str) -> str:

@@ -71,17 +71,20 @@ class Controller:
             "LC_ALL": "C.UTF-8",
         }
 
-    def role(self, hosts: str, name: str, **variables: Any) -> str:
-        """Apply ``stillpoint.criu.<name>`` and return the output. AssertionError when it fails."""
+    def role(self, hosts: str, name: str, *options: str, **variables: Any) -> str:
+        """Apply ``stillpoint.criu.<name>`` and return the output. AssertionError when it fails.
+
+        Options are those of ansible-playbook.
+        """
         play = [{"hosts": hosts, "gather_facts": True, "roles": [{"role": f"{COLLECTION}.{name}", **variables}]}]
-        command = ["ansible-playbook", "--inventory", str(self.inventory), "/dev/stdin"]
+        command = ["ansible-playbook", "--inventory", str(self.inventory), *options, "/dev/stdin"]
         done = self._run(command, 600.0, json.dumps(play))
         assert done.returncode == 0, f"the role {name} failed:\n{done.stdout}{done.stderr}"
         return done.stdout
 
-    def playbook(self, name: str, /, **variables: Any) -> tuple[int, str]:
-        """Run ``stillpoint.criu.<name>`` and return its exit code and output."""
-        command = ["ansible-playbook", "--inventory", str(self.inventory), f"{COLLECTION}.{name}"]
+    def playbook(self, name: str, /, *options: str, **variables: Any) -> tuple[int, str]:
+        """Run ``stillpoint.criu.<name>`` with options of ansible-playbook and return its exit code and output."""
+        command = ["ansible-playbook", "--inventory", str(self.inventory), *options, f"{COLLECTION}.{name}"]
         done = self._run([*command, "--extra-vars", json.dumps(variables)], 600.0)
         return done.returncode, done.stdout + done.stderr
 

@@ -174,11 +174,13 @@ class Move:
         source: where it runs.
         target: where it shall run.
         name: its name.
+        mode: of container_migrate.
     """
 
     source: Sandbox
     target: Sandbox
     name: str
+    mode: str = "pre_copy"
     port: int = 0
     id: str = field(default_factory=lambda: uuid.uuid4().hex[:16])
 
@@ -206,7 +208,7 @@ class Move:
             "wait_for_source": 60,
             "wait_timeout": 30,
             "remove_source": True,
-            "mode": "stop_and_copy",
+            "mode": self.mode,
             "rate_limit": None,
             "compression": "none",
             "check": False,
