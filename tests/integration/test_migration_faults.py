@@ -259,7 +259,7 @@ def test_controller_killed(traveller: Traveller, moment: str) -> None:
     until("the hosts have finished it", lambda: move.over() and set(move.states().values()) == {"done"}, ALONE_S)
     traveller.check(target)
     again = sandbox.module("container_migrate", **options)
-    assert not again["changed"] and again["container"]["pid"] == traveller.container(target).state()["Pid"]
+    assert not again["changed"] and again["container"]["id"] == traveller.container(target).inspect()["Id"]
     note(moment, "controller killed", hit, "moved")
 
 
