@@ -63,11 +63,13 @@ TELLING = {
     ("ready", "target's agent killed"),
     ("running", "source's agent killed"),
 }
+# Docker forgets a container whose start it did not see to its end: what then becomes of the clients is not settled.
+OPEN = {(moment, "target's dockerd restarted") for moment in ("ready", "go", "go received")}
 CASES = [
     pytest.param(moment, fault, id=f"{moment}-{fault}".replace(" ", "_").replace("'", ""))
     for moment in migration.MOMENTS
     for fault in STRIKES
-    if ALL or (moment, fault) in TELLING
+    if (ALL or (moment, fault) in TELLING) and (moment, fault) not in OPEN
 ]
 
 
