@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The holder: restores the processes of a container into its placeholder, between ``create`` and ``start``.
 
-It outlives ``create``: that returns once the init process is made. CRIU waits in a notification, before it makes any
-socket, until ``start`` says go: engines (Docker from 28 on) plug the network in between the two. When the restored
-tree, CRIU or the container goes away meanwhile, the holder removes what is left.
+It outlives ``create``: CRIU waits in a notification, with the init process made and nothing run yet, until ``start``
+says go. Engines (Docker from 28 on) plug the network in between the two. When the restored tree, CRIU or the
+container goes away meanwhile, the holder removes what is left.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _JOINED = ("ipc", "uts")
 _CLONE_NEWNET = 0x40000000
 _WATCH_SECONDS = 1.0
 _YARD = "/tmp/.criu.mntns."  # noqa: S108  CRIU's choice
-_PATIENCE_SECONDS = 5.0  # engines call start at once after create, and a kill works at once
+_KILL_SECONDS = 5.0
 
 
 class Abandoned(Exception):
@@ -97,8 +97,6 @@ class Holder:
         try:
             self._restore()
         except BaseException as e:  # whatever it is, nothing half-alive may remain and the engine must hear of it
-            if not isinstance(e, Abandoned):
-                self._meet_starter()
             self._clean(failed=True)
             log = os.path.join(self.ticket.checkpoint, LOG)
             self._report({"error": reason.explain(e, log, "The container")})
@@ -222,11 +220,9 @@ class Holder:
             if self._gate is not None:
                 orphan.note(self.ticket.container_id, self.pid)
             if not self.terminal:
-                self._report({"pid": self.pid})
-        elif script == "post-setup-namespaces":
-            if self._uts is not None:  # CRIU has just written the saved one
-                hostname.put(*self._uts)
-            return self.terminal or self._hold()
+                return self._hold()
+        elif script == "post-setup-namespaces" and self._uts is not None:
+            hostname.put(*self._uts)  # CRIU has just written the saved one
         elif script == "orphan-pts-master":
             self._hand_over(descriptors[0])
         elif script == "post-restore" and self._gate is not None:
@@ -248,12 +244,11 @@ class Holder:
             console.sendmsg([b"/dev/ptmx"], [rights])
 
     def _hold(self) -> bool:
-        """Wait for ``start``."""
+        """Let ``create`` return, then wait for ``start``."""
         listener, criu = self._listener, self._criu
         if listener is None or criu is None:
             return False
-        if self.terminal:
-            self._report({"pid": self.pid})
+        self._report({"pid": self.pid})
         while True:
             ready, _w, _x = select.select([listener, criu.socket], [], [], _WATCH_SECONDS)
             if listener in ready:
@@ -263,13 +258,6 @@ class Holder:
                 raise Abandoned("CRIU ended before the container was started")
             if not process.alive(self.pid) or not self.placeholder.exists():
                 raise Abandoned("the container was removed before it was started")
-
-    def _meet_starter(self) -> None:
-        """Wait for ``start`` after a failure that ``create`` cannot tell any more, so that the engine hears of it."""
-        if self._answer is not None or self._starter is not None or self._listener is None:
-            return
-        if select.select([self._listener], [], [], _PATIENCE_SECONDS)[0]:
-            self._starter = self._listener.accept()[0]
 
     def _watch(self) -> None:
         """Give up when the restored init has ended, for which CRIU may wait for ever, or when nobody wants it."""
@@ -349,7 +337,7 @@ class Holder:
 
     def _kill_restored(self) -> None:
         """End what was restored, and wait until it is gone: what a killed CRIU has forked may still add rules."""
-        deadline = time.monotonic() + _PATIENCE_SECONDS
+        deadline = time.monotonic() + _KILL_SECONDS
         while time.monotonic() < deadline:
             pids = {self.pid} if self.pid and process.alive(self.pid) else set()
             for folder in self.placeholder.cgroups:
