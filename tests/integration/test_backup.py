@@ -24,7 +24,7 @@ PROMTOOL = shutil.which("promtool", path=f"{ROOT}/.build/promtool/usr/bin") or s
 
 
 class Backup:
-    """A job on alpha, and a redis for it."""
+    """A job on a host, and a redis for it."""
 
     def __init__(self, sandbox: Sandbox, controller: Controller, **job: Any) -> None:
         self.sandbox, self.controller, self.name = sandbox, controller, sandbox.docker.name("job")
@@ -43,7 +43,7 @@ class Backup:
             "checkpoint_backup_metrics_path": str(self.metrics),
         }
         engines = ["--extra-vars", '{"restore_runtime_engines": []}']  # the restore runtime is registered already
-        return self.controller.role("alpha", "checkpoint_backup", *engines, *options, **variables)
+        return self.controller.role(self.sandbox.host.name, "checkpoint_backup", *engines, *options, **variables)
 
     def run(self) -> subprocess.CompletedProcess[str]:
         """Run the job as cron would."""
@@ -67,9 +67,10 @@ def changed(output: str) -> int:
     return int(re.findall(r"changed=(\d+)", output)[0])
 
 
-def test_job(sandbox_on: Callable[[str], Sandbox], controller: Controller) -> None:
+@pytest.mark.parametrize("host", ["gamma"])
+def test_job(sandbox_on: Callable[[str], Sandbox], controller: Controller, host: str) -> None:
     """It saves what it can, keeps what it shall, tells monitoring, and goes without a trace but checkpoints."""
-    sandbox = sandbox_on("alpha")
+    sandbox = sandbox_on(host)
     late = sandbox.docker.name("late")
     backup = Backup(sandbox, controller, cron="30 4 * * *", parallel=2, keep_last=2)
     ticker = sandbox.docker.start("app", BUSYBOX, ["sh", "-c", TICKER], "--network", "none", "--label", backup.label)

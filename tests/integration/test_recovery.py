@@ -50,10 +50,10 @@ def start_counter(docker: Docker) -> Container:
     return container
 
 
-@pytest.mark.parametrize("stock", ["", "crun"], ids=["docker", "podman"])
-def test_a_checkpoint_is_proven(sandbox_on: Callable[..., Sandbox], stock: str) -> None:
+@pytest.mark.parametrize(("host", "stock"), [("alpha", ""), ("gamma", "crun")], ids=["alpha-docker", "gamma-podman"])
+def test_a_checkpoint_is_proven(sandbox_on: Callable[..., Sandbox], host: str, stock: str) -> None:
     """The copy counts on beside the original, which hears nothing of it, and goes with all that came with it."""
-    sandbox = sandbox_on("alpha", stock)
+    sandbox = sandbox_on(host, stock)
     docker = sandbox.docker
     container = start_counter(docker)
     sandbox.checkpoint(container.name, checkpoint_name="one")
