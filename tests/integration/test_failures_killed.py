@@ -15,6 +15,7 @@ from harness.dockerhost import Container
 from harness.harmless import (
     LARGE_MIB,
     assert_alive,
+    connected,
     harmless,
     logs_of_failures,
     refusal,
@@ -32,9 +33,9 @@ CREATED = "/run/containerd/io.containerd.runtime.v2.task/moby/{}/init.pid"  # wr
 
 
 def test_criu_killed_during_the_dump(sandbox: Sandbox) -> None:
-    """The container runs on, its network open, and the message says where the log is."""
+    """The container runs on, its connections too, and the message says where the log is."""
     container = start_large_server(sandbox, "large")
-    with harmless(sandbox, container):
+    with harmless(sandbox, container), connected(sandbox, container):
         blow = strike_at_pages(sandbox, container, signal.SIGKILL, "criu")
         refusal(
             sandbox.checkpoint,
@@ -64,9 +65,9 @@ def test_module_killed_during_the_dump(sandbox: Sandbox) -> None:
 
 
 def test_module_and_criu_killed_during_the_dump(sandbox: Sandbox) -> None:
-    """A watcher opens the container's network again."""
+    """A watcher brings the container's connections back, and opens its network again."""
     container = start_large_server(sandbox, "large")
-    with harmless(sandbox, container):
+    with harmless(sandbox, container), connected(sandbox, container):
         blow = strike_at_pages(sandbox, container, signal.SIGKILL, "parent", "criu")
         with pytest.raises((ModuleFailed, AssertionError)):
             sandbox.checkpoint(container.name)

@@ -90,9 +90,9 @@ class Traveller:
         self.empty: dict[str, dict[str, list[str]]] = {}
 
     def where(self) -> str:
-        """The host on which it runs; a new one is made when there is none."""
+        """The host on which it runs; a new one is made when there is none, or a test before has lost its client."""
         there = [name for name in HOSTS if self.running(name)]
-        if len(there) == 1:
+        if len(there) == 1 and self.client is not None and self.client.ask("").isdigit():
             return there[0]
         self.clean()
         options = ["--network", self.network, "--ip", self.address, "--volume", f"{self.volume}:/data"]

@@ -176,6 +176,12 @@ def test_a_lost_host(hosts: Hosts) -> None:
         container.remove()
 
     given = {"lost": alpha.host.run(["uname", "-n"]).stdout.strip(), "target": "beta", **there}
+    alive = start_on(alpha.docker, "counter", "--network", "none")
+    code, output = alpha.controller.playbook("recover", **given)
+    assert code != 0 and f"is not gone: it still runs {alive.name}" in output, output
+    assert not beta.docker.exists(redis.name)
+    alive.remove()
+
     code, output = alpha.controller.playbook("recover", "--check", **given)
     rows = table(output, prefix)
     assert set(rows) == {container.name for container in gone}, output

@@ -98,9 +98,20 @@ def test_criu_that_ends_early_leaves_no_whole_images(tmp_path: Path) -> None:
     criu.head(ADD, 7, 2, 0, PID, pagemap.PRESENT)
     criu.link.sendall(b"a" * PAGE)
     criu.link.close()
-    with pytest.raises(OSError, match="[Pp]ipe"):
+    with pytest.raises(OSError, match="CRIU has ended"):
         server.finish()
+    assert server.failure is None  # CRIU's own log tells why
     assert not (tmp_path / "pagemap-7.img").exists()
+
+
+def test_pages_of_a_process_that_was_not_announced(tmp_path: Path) -> None:
+    server = page_server.PageServer(str(tmp_path), None)
+    criu = Criu(server.end)
+    criu.open(7)
+    criu.head(ADD, 8, 1, 0, PID, pagemap.PRESENT)
+    with pytest.raises(OSError, match="makes no sense"):
+        server.finish()
+    criu.link.close()
 
 
 def test_unknown_command(tmp_path: Path) -> None:
@@ -109,5 +120,6 @@ def test_unknown_command(tmp_path: Path) -> None:
     criu.head(99, 0)
     with pytest.raises(OSError, match="99"):
         server.finish()
+    assert server.failure is not None
     assert criu.link.recv(1) == b""
     criu.link.close()

@@ -20,6 +20,7 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import
     manifest,
     preflight,
     store,
+    vigil,
 )
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.draft import Draft, Options, ms_since
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError
@@ -87,7 +88,7 @@ class Dump:
         try:
             with session.Session(self.options.executable, preexec=hurry) as criu:
                 message = criu.request("DUMP", opts=self._criu_options(criu, parent))
-                with Descriptors(message, self.partial), netlock.guarded(self.target.pid, criu.process.pid):
+                with Descriptors(message, self.partial), vigil.kept(self.target.pid, criu.process.pid):
                     criu.call(message, self._on_notify)
         except CriuError as e:
             if not self.draft.final:
@@ -283,7 +284,7 @@ class Dump:
     def _failed(self, error: CriuError) -> CheckpointError:
         """Word a failure, after making sure that the container is left as it was."""
         if error.died:
-            netlock.clear(f"/proc/{self.target.pid}/ns/net")
+            vigil.mend(self.target.pid)
         log = os.path.join(self.partial.path, LOG)
         text = diagnosis.read_log(log)
         kept = self.partial.discard()
@@ -339,8 +340,7 @@ def take(target: Target, options: Options, path: str, name: str, facts: prefligh
     partial = store.begin(path, target.name, name)
     try:
         if partial.after_killed_run:
-            # CRIU may have been killed with it: then the container's network is still shut.
-            netlock.clear(f"/proc/{target.pid}/ns/net")
+            vigil.mend(target.pid)  # CRIU may have been killed with it
         return Dump(Draft(target, options, facts, partial)).run()
     except CheckpointError:
         partial.discard()  # does nothing where that is done, or the checkpoint complete

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import os
 
-from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import dump, store
-from ansible_collections.stillpoint.criu.plugins.module_utils._criu import netlock, session, timers
+from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import dump, store, vigil
+from ansible_collections.stillpoint.criu.plugins.module_utils._criu import session, timers
 from ansible_collections.stillpoint.criu.plugins.module_utils._criu.errors import CriuError
 from ansible_collections.stillpoint.criu.plugins.module_utils._oci import freezer, process
 
@@ -75,7 +75,7 @@ class Handover(dump.Dump):
                     options.lazy_pages = True
                     options.config_file = self._configuration()
                 message = criu.request("DUMP", opts=options)
-                with dump.Descriptors(message, self.partial), netlock.guarded(self.target.pid, criu.process.pid):
+                with dump.Descriptors(message, self.partial), vigil.kept(self.target.pid, criu.process.pid):
                     os.close(self._pages)
                     criu.call(message, self._on_notify)
         except CriuError as e:

@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import subprocess
-import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ _OURS = "stillpoint"
 _SHUT = f"{_OURS}-moving"
 _WITHHOLDING = f"{_OURS}-resets-"
 _WITHHELD = "2m"  # at most: from the network's set-up to the silence it takes a second or so
-_WATCH_SECONDS = 0.05
 # A packet of an established connection that reaches the new namespace before its socket is restored would be answered
 # with a reset. CRIU's own rules come too late for that: engines plug the network in before CRIU gets there.
 # %s is the rule for ARP, if there is one.
@@ -138,48 +136,6 @@ def reopen(namespace: int) -> None:
 
 def _held(name: str) -> str:
     return f"{_OURS}-{name}"
-
-
-@contextlib.contextmanager
-def guarded(pid: int, criu: int) -> Iterator[None]:
-    """Make sure that the network of a process does not stay shut if both this process and CRIU are killed.
-
-    A child of this process watches; it has nothing to do if either of the two can clean up.
-
-    Args:
-        pid: a process in the network namespace that CRIU shuts.
-        criu: CRIU's own process.
-    """
-    reader, writer = os.pipe()
-    watcher = os.fork()
-    if watcher == 0:
-        try:
-            _watch(reader, pid, criu)
-        finally:
-            os._exit(0)
-    os.close(reader)
-    try:
-        yield
-    finally:
-        os.write(writer, b".")
-        os.close(writer)
-        os.waitpid(watcher, 0)
-
-
-def _watch(reader: int, pid: int, criu: int) -> None:
-    os.setsid()  # what ends the group of the one that is watched must not end the watcher
-    # Above all not CRIU's socket: its end is how CRIU learns that nobody is left to talk to.
-    null = os.open(os.devnull, os.O_RDWR)
-    for number in range(3):
-        os.dup2(null, number)
-    os.closerange(3, reader)
-    os.closerange(reader + 1, os.sysconf("SC_OPEN_MAX"))
-    network = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)  # it may outlive the process
-    if os.read(reader, 1):
-        return
-    while os.path.exists(f"/proc/{criu}"):
-        time.sleep(_WATCH_SECONDS)
-    clear(f"/proc/self/fd/{network}", network)
 
 
 def silence_hook(*, elsewhere: bool) -> dict[str, Any]:

@@ -44,7 +44,7 @@ class PageServer:
     Attributes:
         end: the descriptor for CRIU's options ``ps.fd``; whoever has given it to CRIU closes it.
         written: bytes of pages in the images so far.
-        failure: what has ended it before its time, None if nothing has.
+        failure: what has ended it before its time; None also where CRIU has gone, which says why by itself.
     """
 
     def __init__(self, folder: str, known: Known | None) -> None:
@@ -52,7 +52,8 @@ class PageServer:
         self._folder = folder
         self._known = known
         self._writer: pagemap.Writer | None = None
-        self._kind = self._number = self._images = 0
+        self._whose = self._images = 0
+        self._complete = False
         self._link, end = socket.socketpair()
         for side in (self._link, end):
             for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
@@ -70,16 +71,20 @@ class PageServer:
             OSError: the images are not whole.
         """
         self._thread.join()
-        if self.failure is not None:
-            raise OSError(errno.EIO, str(self.failure), self._folder) from self.failure
+        if not self._complete:
+            reason = self.failure or "CRIU has ended before it had sent all of the memory"
+            raise OSError(errno.EIO, str(reason), self._folder) from self.failure
 
     def _run(self) -> None:
-        try:
-            with self._link:
+        with self._link:  # at its end CRIU fails, and by then it is known why
+            try:
                 while self._serve():
                     pass
-        except Exception as e:  # whatever it is, somebody waits for the images
-            self.failure = e  # CRIU sees the end of its conversation, and fails
+                self._complete = True
+            except ConnectionError:
+                pass
+            except Exception as e:  # whatever it is, somebody waits for the images
+                self.failure = e
 
     def _serve(self) -> bool:
         """Do what CRIU asks next; return whether there is more to come."""
@@ -89,25 +94,25 @@ class PageServer:
         flags = command >> _COMMAND_BITS
         command &= (1 << _COMMAND_BITS) - 1
         if command == _OPEN:
-            self._open(whose & (1 << _KIND_BITS) - 1, whose >> _KIND_BITS)
+            self._open(whose)
             self._link.sendall(b"\0")
         elif command == _HAS_PARENT:
             self._link.sendall(bytes(4))
-        elif command == _ADD and self._writer is not None:
+        elif command == _ADD and self._writer is not None and whose == self._whose:
             self._add(self._writer, address, pages * pagemap.PAGE, flags)
         elif command in (_CLOSE, _FORCE_CLOSE):
             self._close()
             self._link.sendall(bytes(4))
             return False
         else:
-            raise OSError(errno.EPROTO, f"CRIU has sent a command that is not known ({command})", self._folder)
+            raise OSError(errno.EPROTO, f"CRIU has sent a command that makes no sense here ({command})", self._folder)
         return True
 
-    def _open(self, kind: int, number: int) -> None:
+    def _open(self, whose: int) -> None:
         self._close()
-        self._kind, self._number = kind, number
+        self._whose = whose
         self._images += 1
-        self._writer = pagemap.Writer(self._folder, kind, number, self._images)
+        self._writer = pagemap.Writer(self._folder, *_kind_and_number(whose), self._images)
 
     def _close(self) -> None:
         if self._writer is not None:
@@ -119,13 +124,14 @@ class PageServer:
             writer.add(address, size, flags)
             return
         before = writer.written
+        kind, number = _kind_and_number(self._whose)
         while size:
             data = self._buffer[: min(size, _AT_A_TIME)]
             self._read(data)
-            if self._known is None or self._kind != pagemap.PROCESS:
+            if self._known is None or kind != pagemap.PROCESS:
                 writer.add(address, len(data), flags, data)
             else:
-                for known, start, stop in self._known.compare(self._number, address, data):
+                for known, start, stop in self._known.compare(number, address, data):
                     if known:
                         writer.add(address + start, stop - start, pagemap.IN_PARENT)
                     else:
@@ -140,3 +146,8 @@ class PageServer:
             if not count:
                 raise OSError(errno.EPIPE, os.strerror(errno.EPIPE), self._folder)
             space = space[count:]
+
+
+def _kind_and_number(whose: int) -> tuple[int, int]:
+    """Return whose memory CRIU means: PROCESS or SHARED, and its id."""
+    return whose & (1 << _KIND_BITS) - 1, whose >> _KIND_BITS

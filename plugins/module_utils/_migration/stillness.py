@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError
 from ansible_collections.stillpoint.criu.plugins.module_utils._criu import netlock
-from ansible_collections.stillpoint.criu.plugins.module_utils._oci import announce, cgroup, freezer, process
+from ansible_collections.stillpoint.criu.plugins.module_utils._oci import announce, cgroup, freezer, process, tcp
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class Stillness:
         self._wait(lambda: not process.traced(process.tree(self.pid)))
         self.let_go()
         self._wait(lambda: not process.traced(process.tree(self.pid)))
+        tcp.end_repair(process.tree(self.pid))
         if self.network:
             with self._namespace() as namespace:
                 netlock.clear(f"/proc/self/fd/{namespace}", namespace)

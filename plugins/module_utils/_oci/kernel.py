@@ -27,6 +27,14 @@ _MS_REC = 16384
 _MS_SLAVE = 1 << 19
 _MS_PRIVATE = 1 << 18
 _MNT_DETACH = 2
+PTRACE_CONT = 7
+_PTRACE_GETEVENTMSG = 0x4201
+PTRACE_SEIZE = 0x4206
+PTRACE_LISTEN = 0x4208
+PTRACE_O_TRACEEXIT = 0x40
+PTRACE_EVENT_EXIT = 6
+_PIDFD_OPEN = 434  # the same number on every architecture
+_PIDFD_GETFD = 438
 
 # Those flags of a mount that take something away.
 _RESTRICTIONS = {
@@ -38,6 +46,9 @@ _RESTRICTIONS = {
 }
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+_libc.ptrace.restype = ctypes.c_long
+_libc.syscall.restype = ctypes.c_long
 
 
 def _checked(result: int, what: str) -> None:
@@ -115,3 +126,30 @@ def enter(namespace: str, kind: int) -> None:
 def unshare(flags: int) -> None:
     """Give the calling process new namespaces."""
     _checked(_libc.unshare(flags), "unshare")
+
+
+def ptrace(request: int, pid: int, data: int = 0) -> None:
+    """Do something with a traced process, or begin to trace one: ptrace(2), its address 0."""
+    _checked(_libc.ptrace(request, pid, None, data), f"process {pid}")
+
+
+def ptrace_message(pid: int) -> int:
+    """Return what the kernel tells of the event at which a traced process stands, such as its exit status."""
+    message = ctypes.c_ulong()
+    _checked(_libc.ptrace(_PTRACE_GETEVENTMSG, pid, None, ctypes.addressof(message)), f"process {pid}")
+    return message.value
+
+
+def copy_descriptor(pid: int, number: int) -> int:
+    """Return a descriptor of the caller's own for what a process has open (kernel 5.6 or newer)."""
+    holder = _descriptor(_libc.syscall(_PIDFD_OPEN, pid, 0), pid)
+    try:
+        return _descriptor(_libc.syscall(_PIDFD_GETFD, holder, number, 0), pid)
+    finally:
+        os.close(holder)
+
+
+def _descriptor(result: int, pid: int) -> int:
+    if result < 0:
+        _checked(result, f"process {pid}")
+    return result

@@ -1,16 +1,19 @@
 # Copyright: (c) 2026, Stillpoint contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""TCP connections of processes, as ``/proc`` tells them."""
+"""TCP connections of processes."""
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
+import socket
 import struct
 
-from ansible_collections.stillpoint.criu.plugins.module_utils._oci import process
+from ansible_collections.stillpoint.criu.plugins.module_utils._oci import kernel, process
 
 _LISTENS = "0A"
+_TCP_REPAIR = 19  # linux/tcp.h
 
 
 def connections(pids: list[int]) -> list[tuple[str, int, str, int]]:
@@ -39,6 +42,26 @@ def connections(pids: list[int]) -> list[tuple[str, int, str, int]]:
             if fields[3] != _LISTENS and f"socket:[{fields[9]}]" in sockets:
                 found.append((*_end(fields[1]), *_end(fields[2])))
     return found
+
+
+def end_repair(pids: list[int]) -> None:
+    """Take connections out of the mode in which a killed CRIU leaves them: every read and write on them fails."""
+    seen: set[str] = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):  # it has ended
+            for number, target in process.descriptors(pid).items():
+                if target.startswith("socket:[") and target not in seen:
+                    seen.add(target)
+                    with contextlib.suppress(OSError):  # closed meanwhile, or not of TCP
+                        _end_repair(kernel.copy_descriptor(pid, number))
+
+
+def _end_repair(descriptor: int) -> None:
+    with socket.socket(fileno=descriptor) as connection:
+        if connection.getsockopt(socket.IPPROTO_TCP, _TCP_REPAIR):
+            connection.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, 0)
+            # The kernel has cleared it. With it, nothing hinders a server that listens on that port again.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 
 
 def _end(text: str) -> tuple[str, int]:

@@ -91,16 +91,16 @@ class _Worker:
     def save(self, task: dict[str, Any]) -> dict[str, Any]:
         """Have a container saved, and return what became of it."""
         begun = time.monotonic()
-        answer, words = "", ""
+        done: dict[str, Any] = {}
+        words = ""
         try:
             self._write(task)
             stream = self._started().stdout
             answer = stream.readline() if stream is not None else ""
-        except OSError as e:
-            words = f" ({e})"
-        if answer.endswith("\n"):
-            done: dict[str, Any] = json.loads(answer)
-        else:
+            done = json.loads(answer)
+        except (OSError, ValueError) as e:
+            words = f" ({e})" if isinstance(e, OSError) else ""
+        if not done:
             code = self.close()
             end = f"was killed by signal {-code}" if code < 0 else f"ended with {code}"
             done = {"checkpoint": None, "warnings": [], "error": f"The process that was to save it {end}{words}."}

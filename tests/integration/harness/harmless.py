@@ -22,11 +22,12 @@ from .sandbox import CHECKPOINTS, Client, Sandbox, program
 SETTLE_S = 30.0
 """How long Docker may take to clear away what belonged to a container that it removes."""
 PORT = 80
+COUNTING_PORT = 81
 SERVER = f"mkdir -p /tmp/www && echo alive > /tmp/www/index.html && httpd -p {PORT} -h /tmp/www && {TICKER}"
 LARGE_MIB = 200
-# Many pages, several threads, a listening socket: while its memory is written there is time to strike.
+# Many pages, several threads, listening sockets: while its memory is written there is time to strike.
 LARGE_SERVER = f"""
-import http.server, os, threading, time
+import http.server, os, socketserver, threading, time
 memory = os.urandom(1 << 20) * {LARGE_MIB}
 class Alive(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
@@ -37,6 +38,13 @@ class Alive(http.server.BaseHTTPRequestHandler):
         pass
 server = http.server.ThreadingHTTPServer(("", {PORT}), Alive)
 threading.Thread(target=server.serve_forever, daemon=True).start()
+class Count(socketserver.StreamRequestHandler):
+    def handle(self):
+        for count, _line in enumerate(self.rfile, start=1):
+            self.wfile.write(b"%d\\n" % count)
+counter = socketserver.ThreadingTCPServer(("", {COUNTING_PORT}), Count)
+counter.daemon_threads = True
+threading.Thread(target=counter.serve_forever, daemon=True).start()
 for number in range(1, 1 << 30):
     print("tick", number, flush=True)
     time.sleep(0.2)
@@ -57,14 +65,29 @@ def start_large_server(sandbox: Sandbox, what: str) -> Container:
     return container
 
 
+def _address(container: Container) -> str:
+    return next(iter(container.inspect()["NetworkSettings"]["Networks"].values()))["IPAddress"]
+
+
+@contextlib.contextmanager
+def connected(sandbox: Sandbox, container: Container) -> Iterator[None]:
+    """A client asks a large server again and again over one connection; it must do so afterwards as well."""
+    client = sandbox.client(*program("steady_client", _address(container), str(COUNTING_PORT)))
+    until("the client counts", lambda: int(client.ask("")) > 0)
+    yield
+    before = int(client.ask(""))
+    until("the client's connection goes on", lambda: int(client.ask("")) > before)
+    client.close()
+
+
 def assert_alive(container: Container, pid: int) -> None:
     """AssertionError unless it still runs as the same process, counts, takes commands and answers over its network."""
     state = container.state()
     assert (state["Status"], state["Pid"]) == ("running", pid), state
     assert_consecutive(container.wait_for_ticks(2), f"the log of {container.name}")
     assert container.exec("echo", "in").strip() == "in"
-    address = next(iter(container.inspect()["NetworkSettings"]["Networks"].values()))["IPAddress"]
-    ask = f"import urllib.request; print(urllib.request.urlopen('http://{address}:{PORT}/', timeout=10).read())"
+    url = f"http://{_address(container)}:{PORT}/"
+    ask = f"import urllib.request; print(urllib.request.urlopen('{url}', timeout=10).read())"
     assert "alive" in container.docker.host.run(["python3", "-c", ask]).stdout
 
 
