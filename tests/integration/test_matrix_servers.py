@@ -46,6 +46,7 @@ class Redis(Server):
     """300,000 keys, and a client that increments a number without pause over one connection."""
 
     KEYS = 300_000
+    VALUE = "'value:' .. i"
     serve = (
         "exec redis-server --bind 0.0.0.0 --protected-mode no --save '' --appendonly no --dir /tmp "
         "--busy-reply-threshold 0"
@@ -60,7 +61,7 @@ class Redis(Server):
 
     def before_checkpoint(self, container: Container) -> None:
         if self.incrementer is None:
-            fill = "for i = 1, tonumber(ARGV[1]) do redis.call('SET', 'key:' .. i, 'value:' .. i) end"
+            fill = f"for i = 1, tonumber(ARGV[1]) do redis.call('SET', 'key:' .. i, {self.VALUE}) end"
             self.query(container, "EVAL", fill, "0", str(self.KEYS))
             self.incrementer = self.client(*program("redis_client", self.address, "6379"))
         self.clients = self.query(container, "CLIENT", "LIST", "TYPE", "normal")
@@ -76,7 +77,7 @@ class Redis(Server):
         assert self.query(container, "DBSIZE") == str(self.KEYS + 1)
         check = (
             "local wrong = 0; for i = 1, tonumber(ARGV[1]) do "
-            "if redis.call('GET', 'key:' .. i) ~= 'value:' .. i then wrong = wrong + 1 end end; return wrong"
+            f"if redis.call('GET', 'key:' .. i) ~= {self.VALUE} then wrong = wrong + 1 end end; return wrong"
         )
         assert self.query(container, "EVAL", check, "0", str(self.KEYS)) == "0"
         assert int(self.query(container, "GET", "hits")) >= status["count"]

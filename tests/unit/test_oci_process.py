@@ -162,6 +162,30 @@ def test_resident_bytes(family):
     assert process.resident_bytes([2**22 + 1]) == 0
 
 
+def test_resident_bytes_of_shared_memory():
+    """What two processes share on purpose counts once, what each has for itself counts for each."""
+    program = """if True:
+        import mmap, os, time
+        size = 32 << 20
+        shared = mmap.mmap(-1, size)
+        child = os.fork()
+        own = os.urandom(1 << 20) * 8
+        shared.write(bytes([1]) * size)
+        os.write(1, b"%d\\n" % (child or os.getppid()))
+        time.sleep(60)
+    """
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
+        children: set[int] = set()
+        try:
+            children = {int(parent.stdout.readline()) for _each in range(2)} - {parent.pid}
+            found = process.resident_bytes([parent.pid, *children])
+            assert 48 << 20 < found < 76 << 20
+            assert process.resident_bytes([parent.pid]) < found
+        finally:
+            for pid in (*children, parent.pid):
+                os.kill(pid, signal.SIGKILL)
+
+
 def test_own_control_groups():
     """Whatever hierarchies this machine has: each folder that is found holds this process."""
     for folder in cgroup.paths(os.getpid()).values():

@@ -69,6 +69,21 @@ def room(needed_bytes: int, mode: str) -> int:
     return int(needed_bytes * times) + _SPARE_BYTES
 
 
+def check_room(needed_bytes: int, mode: str) -> None:
+    """Make sure that this host can take a container that needs so many bytes.
+
+    Raises:
+        Refused: it has too little memory.
+    """
+    # What arrives lies in memory until it is restored; with POST_COPY pages go where they belong at once.
+    least, available = needed_bytes * (1 if mode == POST_COPY else 2), _available_bytes()
+    if available < least:
+        raise Refused(
+            f"It needs up to {least >> 20} MiB of memory on the target while it arrives, and {available >> 20} MiB are "
+            "available there. Free some, or choose another target."
+        )
+
+
 def _available_bytes() -> int:
     with open("/proc/meminfo", encoding="ascii") as f:
         return next(int(line.split()[1]) << 10 for line in f if line.startswith("MemAvailable:"))

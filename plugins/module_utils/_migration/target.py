@@ -178,6 +178,7 @@ class Target:
     def _lay_out(self, offer: dict[str, Any]) -> str:
         """Make the place in memory for what arrives, with its description; return the folder of checkpoints."""
         place = os.path.join(self.folder, settle.MEMORY)
+        memory.check_room(offer["needed_bytes"], offer["mode"])
         os.mkdir(place, 0o700)
         kernel.mount_tmpfs(place, memory.room(offer["needed_bytes"], offer["mode"]), 0o700)
         folder = os.path.join(place, store.check_name(offer["record"]["container"]["name"], "container"), CHECKPOINT)

@@ -222,15 +222,32 @@ def inner_pipes(pids: list[int]) -> set[str]:
 
 
 def resident_bytes(pids: list[int]) -> int:
-    """Return an upper bound of the memory that a dump of these processes writes: their resident sets together."""
+    """Return about how much memory a dump of these processes writes.
+
+    That is all private memory of each, also what they share since a fork, and once what they share on purpose; not
+    what is only read from files.
+    """
     total = 0
     for pid in pids:
         try:
-            with open(f"/proc/{pid}/statm", encoding="ascii") as f:
-                total += int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+            resident = _sizes(pid, "status")
+            shared = resident.get("RssShmem", 0)
+            if shared:  # the kernel divides it among its users, which takes it a while
+                shared = _sizes(pid, "smaps_rollup").get("Pss_Shmem", shared)
+            total += resident.get("RssAnon", 0) + shared
         except OSError:
             continue
     return total
+
+
+def _sizes(pid: int, name: str) -> dict[str, int]:
+    """Return those lines of a file below /proc/<pid> that end with kB, in bytes."""
+    try:
+        with open(f"/proc/{pid}/{name}", encoding="utf-8", errors="replace") as f:
+            lines = [line.split() for line in f]
+    except FileNotFoundError:
+        return {}  # it has ended, or the kernel is too old for it
+    return {words[0].rstrip(":"): int(words[1]) << 10 for words in lines if len(words) == 3 and words[2] == "kB"}
 
 
 def io_uring_users(pids: list[int]) -> list[int]:

@@ -1,0 +1,48 @@
+# Copyright: (c) 2026, Stillpoint contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which way a container's memory takes, and whether there is room for it."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import Refused
+from ansible_collections.stillpoint.criu.plugins.module_utils._migration import memory
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def available(monkeypatch):
+    """Set how many MiB of memory the host has."""
+    return lambda mebibytes: monkeypatch.setattr(memory, "_available_bytes", lambda: mebibytes * MIB)
+
+
+@pytest.mark.parametrize(
+    ("asked", "resident", "free", "mode"),
+    [
+        (memory.AUTO, 31, 10_000, memory.STOP_AND_COPY),
+        (memory.AUTO, 100, 10_000, memory.PRE_COPY),
+        (memory.AUTO, 100, 200, memory.STOP_AND_COPY),
+        (memory.STOP_AND_COPY, 100, 10_000, memory.STOP_AND_COPY),
+        (memory.PRE_COPY, 1, 10_000, memory.PRE_COPY),
+    ],
+)
+def test_choice(available, asked, resident, free, mode):
+    available(free)
+    assert memory.choose(asked, "web", resident * MIB) == mode
+
+
+def test_pre_copy_without_the_memory_for_it(available):
+    available(200)
+    with pytest.raises(Refused, match=r"web cannot be moved with mode: pre_copy.*220 MiB.*only 200 MiB"):
+        memory.choose(memory.PRE_COPY, "web", 100 * MIB)
+
+
+@pytest.mark.parametrize(("mode", "least"), [(memory.STOP_AND_COPY, 200), (memory.POST_COPY, 100)])
+def test_target_without_the_memory_for_it(available, mode, least):
+    available(least)
+    memory.check_room(100 * MIB, mode)
+    available(least - 1)
+    with pytest.raises(Refused, match=f"up to {least} MiB.*and {least - 1} MiB"):
+        memory.check_room(100 * MIB, mode)
