@@ -182,7 +182,7 @@ def test_memory_that_follows(hosts: Hosts, capsys: pytest.CaptureFixture[str]) -
     for place, (mebibytes, rounds) in enumerate([(200, 4), (1024, 4)], start=30):
 
         class Large(MovingRedis):
-            VALUE = "string.rep(i .. ' ', 64)"
+            VALUE = "string.rep(i .. ' ', 80)"
             KEYS = mebibytes * 1700
 
         scenario = Large(hosts.alpha).on(hosts, network)
@@ -196,7 +196,7 @@ def test_memory_that_follows(hosts: Hosts, capsys: pytest.CaptureFixture[str]) -
             moved = hosts.migrate(container.name, here, there, mode="post_copy")
             container = there.docker.container(container.name)
             assert_moved(moved, container, here.docker)
-            assert moved["mode"] == "post_copy" and moved["bytes"] > mebibytes << 20
+            assert moved["mode"] == "post_copy" and moved["bytes"] > mebibytes << 19  # it is compressed
             gaps.setdefault(mebibytes, []).append(scenario.increments()["longest_gap_ms"])
             scenario.after_restore(container)
             here, there = there, here

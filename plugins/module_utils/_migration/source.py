@@ -302,6 +302,8 @@ class Source:
         """Learn what the target has made of it, and act on it, however long it takes."""
         self.log = journal.Journal(self.folder)
         verdict = ""
+        if self._relay is not None:  # with post_copy most of it has come after go
+            self.log.entries["bytes"] = self._sent + self._relay.traffic.sent
         while self.log.state == journal.GO and verdict != journal.ABORTED:
             verdict = self._verdict() or verdict
             if verdict in (journal.RUNNING, journal.DONE):
