@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,8 +16,6 @@ from harness.dockerhost import APPS, BUSYBOX, TICKER, Container, Docker, Podman
 from harness.sandbox import Client, Sandbox, program
 from stillpoint_lab.api import Lab
 from test_matrix_servers import LocalPostgreSQL, Nginx, RedisOnMacvlan
-
-LARGE_PIPE_BYTES = 4 << 20
 
 
 class Hosts:
@@ -161,50 +158,6 @@ def test_redis_keeps_its_client(hosts: Hosts, capsys: pytest.CaptureFixture[str]
     scenario.before_stop(container)
     with capsys.disabled():
         print(f"\nredis, longest gap for its client: {gaps} ms, median {statistics.median(gaps):.0f} ms")
-
-
-@pytest.fixture
-def large_pipes() -> Iterator[None]:
-    """What CRIU keeps memory ready in, which root may not make here without that."""
-    limit = Path("/proc/sys/fs/pipe-max-size")
-    before = limit.read_text()
-    limit.write_text(str(max(int(before), LARGE_PIPE_BYTES)))
-    yield
-    limit.write_text(before)
-
-
-@pytest.mark.extended
-@pytest.mark.usefixtures("large_pipes")
-def test_memory_that_follows(hosts: Hosts, capsys: pytest.CaptureFixture[str]) -> None:
-    """With post_copy the container runs before its memory has come; all of it comes, and the size hardly matters."""
-    network = hosts.network()
-    gaps: dict[int, list[int]] = {}
-    for place, (mebibytes, rounds) in enumerate([(200, 4), (1024, 4)], start=30):
-
-        class Large(MovingRedis):
-            VALUE = "string.rep(i .. ' ', 80)"
-            KEYS = mebibytes * 1700
-
-        scenario = Large(hosts.alpha).on(hosts, network)
-        scenario.place, scenario.address = place, f"{network[1]}.{place}"
-        name = f"redis{mebibytes}"
-        container = hosts.alpha.docker.start(name, scenario.image, scenario.command(), *scenario.options())
-        scenario.ready(container)
-        here, there = hosts.alpha, hosts.beta
-        for _round in range(rounds):
-            scenario.before_checkpoint(container)
-            moved = hosts.migrate(container.name, here, there, mode="post_copy")
-            container = there.docker.container(container.name)
-            assert_moved(moved, container, here.docker)
-            assert moved["mode"] == "post_copy" and moved["bytes"] > mebibytes << 19  # it is compressed
-            gaps.setdefault(mebibytes, []).append(scenario.increments()["longest_gap_ms"])
-            scenario.after_restore(container)
-            here, there = there, here
-        scenario.before_stop(container)
-        container.remove()
-    small, large = (statistics.median(gaps[mebibytes]) for mebibytes in sorted(gaps))
-    with capsys.disabled():
-        print(f"\nredis with post_copy, longest gap by MiB: {gaps} ms; medians {large / small:.2f} : 1")
 
 
 def test_postgresql_keeps_its_transaction(hosts: Hosts) -> None:

@@ -156,7 +156,7 @@ class Side:
         for pid in crius:
             if _parent(pid) in crius:
                 continue
-            if "page-server" in there[pid]:
+            if {"page-server", "lazy-pages"} & set(there[pid]):
                 found["page server"] = pid
             elif _parent(pid) == found.get("agent"):
                 found["criu"] = pid
