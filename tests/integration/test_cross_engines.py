@@ -34,13 +34,17 @@ ENGINES: dict[str, tuple[Callable[[Sandbox], Any], Any, list[str]]] = {
         ["--env", "COLOUR=green", "--mount", "type=tmpfs,src=tmpfs,dst=/scratch,options=size=1m"],
     ),
 }
+Engines = tuple[Sandbox, dict[str, Any]]
+# Both kinds of host get their share of these tests, since each is served by a test process of its own.
+on_alpha = pytest.mark.parametrize("engines", ["alpha"], indirect=True)
+on_gamma = pytest.mark.parametrize("engines", ["gamma"], indirect=True)
 PAIRS = [pytest.param(*pair, id="-to-".join(pair)) for pair in itertools.permutations(ENGINES, 2)]
 
 
 @pytest.fixture
-def engines(sandbox_on: Callable[[str], Sandbox]) -> Iterator[tuple[Sandbox, dict[str, Any]]]:
-    """All engines of alpha."""
-    sandbox = sandbox_on("alpha")
+def engines(request: pytest.FixtureRequest, sandbox_on: Callable[[str], Sandbox]) -> Iterator[Engines]:
+    """All engines of a host."""
+    sandbox = sandbox_on(request.param)
     made = {name: make(sandbox) for name, (make, _images, _options) in ENGINES.items()}
     for name, (_make, images, _options) in ENGINES.items():
         for image in (images.BUSYBOX, images.APPS):
@@ -50,8 +54,9 @@ def engines(sandbox_on: Callable[[str], Sandbox]) -> Iterator[tuple[Sandbox, dic
         engine.clean()
 
 
+@on_gamma
 @pytest.mark.parametrize(("source", "target"), PAIRS)
-def test_counter(engines: tuple[Sandbox, dict[str, Any]], source: str, target: str) -> None:
+def test_counter(engines: Engines, source: str, target: str) -> None:
     """Processes, files, environment, temporary file systems and the exit code are the new engine's now."""
     sandbox, made = engines
     _make, images, options = ENGINES[source]
@@ -75,8 +80,9 @@ def test_counter(engines: tuple[Sandbox, dict[str, Any]], source: str, target: s
     assert new.exit_code() == 7
 
 
+@on_alpha
 @pytest.mark.parametrize(("source", "target"), PAIRS)
-def test_redis(engines: tuple[Sandbox, dict[str, Any]], source: str, target: str) -> None:
+def test_redis(engines: Engines, source: str, target: str) -> None:
     """A server goes on serving its data, and can be saved and restored by the new engine in turn."""
     sandbox, made = engines
     _make, images, options = ENGINES[source]
@@ -97,7 +103,8 @@ def test_redis(engines: tuple[Sandbox, dict[str, Any]], source: str, target: str
     assert made[target].container(second).exec("redis-cli", "incr", "counter") == "2\n"
 
 
-def test_volume_and_network(engines: tuple[Sandbox, dict[str, Any]]) -> None:
+@on_gamma
+def test_volume_and_network(engines: Engines) -> None:
     """An engine without volumes and networks gets folders for the former, and says what to do about the latter."""
     sandbox, made = engines
     docker, ctr = made["docker"], made["containerd"]
