@@ -32,10 +32,10 @@ subprocess.run(["sh", "-c", {TICKER!r}])
 """
 
 
-@pytest.fixture(scope="module")
-def victim(lab: Lab, controller: Controller) -> Iterator[tuple[Sandbox, Container]]:
-    """A running container on alpha for all the refusals that happen before anything is touched."""
-    sandbox = Sandbox(lab.host("alpha"), controller)
+@pytest.fixture(scope="module", params=["gamma"])
+def victim(request: pytest.FixtureRequest, lab: Lab, controller: Controller) -> Iterator[tuple[Sandbox, Container]]:
+    """A running container for all the refusals that happen before anything is touched."""
+    sandbox = Sandbox(lab.host(request.param), controller)
     yield sandbox, start_server(sandbox, "app")
     sandbox.clean()
 

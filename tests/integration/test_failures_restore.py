@@ -40,10 +40,10 @@ class Saved:
         return folder
 
 
-@pytest.fixture(scope="module")
-def saved(lab: Lab, controller: Controller) -> Iterator[Saved]:
-    """One on alpha, for all the refusals that happen before anything is touched."""
-    sandbox = Sandbox(lab.host("alpha"), controller)
+@pytest.fixture(scope="module", params=["gamma"])
+def saved(request: pytest.FixtureRequest, lab: Lab, controller: Controller) -> Iterator[Saved]:
+    """One for all the refusals that happen before anything is touched."""
+    sandbox = Sandbox(lab.host(request.param), controller)
     docker = sandbox.docker
     subnet, port, volume = docker.subnet(), docker.free_port(), docker.name("data")
     network = docker.network("net", "--subnet", f"{subnet}.0/24")

@@ -154,15 +154,16 @@ class Side:
                 found["guard"] = forked[0][1]
         crius = [pid for pid in there if _is_criu(pid)]
         for pid in crius:
-            if _parent(pid) in crius:
+            parent = _parent(pid)
+            if parent in (0, *crius):  # it has ended, or is a helper of one that is at work
                 continue
             if {"page-server", "lazy-pages"} & set(there[pid]):
                 found["page server"] = pid
-            elif _parent(pid) == found.get("agent"):
+            elif parent == found.get("agent"):
                 found["criu"] = pid
             elif self.name == "target":
                 found["criu"] = pid
-                found["holder"] = _parent(pid)
+                found["holder"] = parent
         return found
 
 
