@@ -45,6 +45,7 @@ def test_its_network_is_silent_while_it_is_there(
     called: list[str] = []
     monkeypatch.setattr(arrival.runtime, "forget", called.append)
     monkeypatch.setattr(arrival.tickets, "remove", lambda _container: None)
+    monkeypatch.setattr(arrival.orphan, "silence", lambda _container: None)
     monkeypatch.setattr(arrival.orphan, "end", lambda _container: None)
     monkeypatch.setattr(arrival.Arrival, "_read_statistics", lambda *_arguments: None)
     made = arrival.Arrival.__new__(arrival.Arrival)

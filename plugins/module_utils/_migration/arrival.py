@@ -128,6 +128,7 @@ class Arrival(Restore):
         if restored:
             self._forget_volumes(container)
         else:
+            orphan.silence(container)
             left = self._undo(container)
             orphan.end(container)
         self._read_statistics(places.folder(container))

@@ -277,8 +277,8 @@ class Target:
     def _let_run(self, control: channel.Connection) -> None:
         if self._arrival is None or self._starter is None:
             return
-        self._check_start()
         self._arrival.engine.ping()  # one that is being restarted would not know what it has started
+        self._check_start()
         begun = time.monotonic()
         with contextlib.suppress(OSError):  # the restore has ended, and the engine says why
             self._pass_gate(gate.READY)

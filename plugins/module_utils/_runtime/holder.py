@@ -90,6 +90,7 @@ class Holder:
         self._flags: dict[str, tuple[str, ...]] = {}  # of the mounts that come from the host
         self._yards: set[str] = set()  # of others that were there before
         self._network: int | None = None  # its network namespace while that is silenced
+        self._own_network = False
         self._uts: tuple[str, str] | None = None  # a namespace of others that it shares, and the host name there
 
     def run(self) -> None:
@@ -114,6 +115,7 @@ class Holder:
             self._gate.wait(gate.ARMED, self._check_alive)
         bundle = self.call.options["bundle"]
         config = spec.load(bundle)
+        self._own_network = self.ticket.network_namespace and not spec.namespaces(config).get("network")
         root = spec.rootfs(bundle, config)
         if self.ticket.rootfs:
             rootfs.apply(self.ticket.checkpoint, root)
@@ -218,7 +220,7 @@ class Holder:
             self.pid = pid or 0
             self.placeholder.replace(self.pid)
             if self._gate is not None:
-                orphan.note(self.ticket.container_id, self.pid)
+                orphan.note(self.ticket.container_id, self.pid, own_network=self._own_network)
             if not self.terminal:
                 return self._hold()
         elif script == "post-setup-namespaces" and self._uts is not None:
