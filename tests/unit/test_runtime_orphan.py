@@ -41,11 +41,14 @@ def test_another_process_of_that_number_is_not(sleeper, tmp_path):
 def test_nobody_hears_of_its_end(sleeper, tmp_path, monkeypatch, own_network, older, silenced):
     """Unless others speak through its network, or it is another process."""
     shut = []
+    abandoned = []
+    monkeypatch.setattr(orphan.tcp, "abandon", abandoned.extend)
     monkeypatch.setattr(orphan.netlock, "shut", lambda namespace: shut.append(os.fstat(namespace).st_ino))
     started = process.start_time(sleeper.pid) - older
     (tmp_path / "c1/init.json").write_text(json.dumps([sleeper.pid, started, own_network]))
     orphan.silence("c1")
     assert shut == ([os.stat(f"/proc/{sleeper.pid}/ns/net").st_ino] if silenced else [])
+    assert abandoned == ([sleeper.pid] if silenced else [])
 
 
 @pytest.mark.parametrize("text", [None, "", "[1"])

@@ -15,7 +15,7 @@ import signal
 import time
 
 from ansible_collections.stillpoint.criu.plugins.module_utils._criu import netlock
-from ansible_collections.stillpoint.criu.plugins.module_utils._oci import process
+from ansible_collections.stillpoint.criu.plugins.module_utils._oci import process, tcp
 from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import places
 
 _END_SECONDS = 10.0
@@ -40,6 +40,8 @@ def silence(container_id: str) -> None:
     if own_network and _lives(pid, started):
         with contextlib.suppress(OSError), open(f"/proc/{pid}/ns/net", "rb") as namespace:
             netlock.shut(namespace.fileno())
+        # Else they would go on trying to say good-bye for minutes, and keep the namespace and its addresses here.
+        tcp.abandon(process.tree(pid))
 
 
 def end(container_id: str) -> None:
