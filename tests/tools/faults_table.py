@@ -4,7 +4,8 @@
 """Write the table of faults and states into docs/migration-faults.md, from what the integration tests have seen.
 
 tests/integration/test_migration_faults.py writes a line of JSON for each fault that it has survived. Of several for the
-same fault at the same state the last one counts; what was never seen makes no claim.
+same fault at the same state the last one counts. What the table holds already stays where nothing newer was seen, so
+that a part of the matrix can be run again; what was never seen makes no claim.
 """
 
 from __future__ import annotations
@@ -21,9 +22,18 @@ BEGIN, END = "<!-- made by tests/tools/faults_table.py -->", "<!-- end -->"
 MOMENTS = ("preparing", "armed", "frozen", "ready", "go", "go received", "running")
 
 
-def table(lines: list[str]) -> str:
-    """Return the table in Markdown."""
-    seen = {}
+def cells(table: str) -> dict[tuple[str, str], str]:
+    """Return {(fault, moment): outcome} of a table in Markdown."""
+    found = {}
+    for row in table.strip().splitlines()[2:]:
+        fault, *outcomes = [cell.strip() for cell in row.strip().strip("|").split("|")]
+        found.update({(fault, moment): outcome for moment, outcome in zip(MOMENTS, outcomes, strict=True)})
+    return {place: outcome for place, outcome in found.items() if outcome != "-"}
+
+
+def table(lines: list[str], before: str = "") -> str:
+    """Return the table in Markdown: what was seen, beside what one from before holds."""
+    seen = cells(before)
     for line in lines:
         found = json.loads(line)
         seen[found["fault"], found["moment"]] = found["outcome"] or "not there"
@@ -42,8 +52,9 @@ def main() -> int:
         print(f"{options.results} is not there; the integration tests write it.", file=sys.stderr)
         return 1
     before, _begin, rest = DOCUMENT.read_text().partition(BEGIN)
-    _old, _end, after = rest.partition(END)
-    DOCUMENT.write_text(f"{before}{BEGIN}\n\n{table(options.results.read_text().splitlines())}\n\n{END}{after}")
+    old, _end, after = rest.partition(END)
+    made = table(options.results.read_text().splitlines(), old)
+    DOCUMENT.write_text(f"{before}{BEGIN}\n\n{made}\n\n{END}{after}")
     print(f"wrote the table into {DOCUMENT.relative_to(ROOT)}")
     return 0
 

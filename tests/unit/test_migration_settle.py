@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import manifest
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
-from ansible_collections.stillpoint.criu.plugins.module_utils._migration import guard, journal, settle
+from ansible_collections.stillpoint.criu.plugins.module_utils._migration import guard, journal, settle, target
 
 ORDER = (journal.PREPARING, journal.ARMED, journal.FROZEN, journal.READY, journal.GO, journal.RUNNING, journal.DONE)
 GONE = 1 << 30  # no process has that number
@@ -133,6 +133,32 @@ def test_target(tmp_path: Path, engine: Engine, state: str, pid: int, reached: s
     assert settle.target(str(tmp_path)) == reached
     assert engine.calls == (["remove as planned"] if reached == journal.ABORTED else [])
     assert settle.target(str(tmp_path)) == reached
+
+
+class Arriving:
+    """Stands for a container that arrives; notes whether it is removed."""
+
+    def __init__(self) -> None:
+        self.undone = False
+
+    def settle(self, *, restored: bool) -> str:
+        self.undone = not restored
+        return "It was removed."
+
+
+@pytest.mark.parametrize("undo", [True, False])
+def test_target_whose_engine_is_restarted(tmp_path: Path, engine: Engine, undo: bool) -> None:
+    """What it has said to run is not ended because it cannot be asked for a while."""
+    engine.found = there(os.getpid())
+    enter(tmp_path, journal.GO, **TARGET)
+    settle.keep_plan(str(tmp_path), "as planned")
+    side = target.Target(str(tmp_path), cast(Any, None))
+    arriving = Arriving()
+    side._arrival = cast(Any, arriving)
+    side._give_up("not now", undo=undo)
+    assert arriving.undone == undo
+    assert arriving.undone == undo
+    assert side.log.state == journal.RUNNING and engine.calls == []  # as the engine says, which decides
 
 
 def test_target_that_fetches_its_memory_while_it_runs(tmp_path: Path, engine: Engine) -> None:

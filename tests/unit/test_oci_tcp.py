@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
+import time
 
 import pytest
-from ansible_collections.stillpoint.criu.plugins.module_utils._oci import tcp
+from ansible_collections.stillpoint.criu.plugins.module_utils._oci import process, tcp
 
 
 @pytest.mark.parametrize(
@@ -48,3 +50,28 @@ def test_others_are_left_out():
         finally:
             os.kill(child, 9)
             os.waitpid(child, 0)
+
+
+def test_abandoned():
+    """The other end hears nothing of the end of a connection."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as client:
+        server = listener.accept()[0]
+        try:
+            server.setsockopt(socket.IPPROTO_TCP, tcp._TCP_REPAIR, 0)
+        except PermissionError:
+            server.close()
+            pytest.skip("this takes CAP_NET_ADMIN")
+        child = os.fork()
+        if child == 0:
+            client.close()
+            while True:
+                signal.pause()
+        server.close()
+        while f"socket:[{os.fstat(client.fileno()).st_ino}]" in process.descriptors(child).values():
+            time.sleep(0.01)
+        tcp.abandon([child])
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        client.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            client.recv(1)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 
 import pytest
@@ -24,16 +25,30 @@ def sleeper(tmp_path, monkeypatch):
 
 
 def test_it_is_ended(sleeper):
-    orphan.note("c1", sleeper.pid)
+    orphan.note("c1", sleeper.pid, own_network=True)
     orphan.end("c1")
     assert not process.alive(sleeper.pid)
     orphan.end("c1")  # again: there is nothing left to do
 
 
 def test_another_process_of_that_number_is_not(sleeper, tmp_path):
-    (tmp_path / "c1/init.json").write_text(json.dumps([sleeper.pid, process.start_time(sleeper.pid) - 1]))
+    (tmp_path / "c1/init.json").write_text(json.dumps([sleeper.pid, process.start_time(sleeper.pid) - 1, True]))
     orphan.end("c1")
     assert sleeper.poll() is None
+
+
+@pytest.mark.parametrize(("own_network", "older", "silenced"), [(True, 0, True), (False, 0, False), (True, 1, False)])
+def test_nobody_hears_of_its_end(sleeper, tmp_path, monkeypatch, own_network, older, silenced):
+    """Unless others speak through its network, or it is another process."""
+    shut = []
+    abandoned = []
+    monkeypatch.setattr(orphan.tcp, "abandon", abandoned.extend)
+    monkeypatch.setattr(orphan.netlock, "shut", lambda namespace: shut.append(os.fstat(namespace).st_ino))
+    started = process.start_time(sleeper.pid) - older
+    (tmp_path / "c1/init.json").write_text(json.dumps([sleeper.pid, started, own_network]))
+    orphan.silence("c1")
+    assert shut == ([os.stat(f"/proc/{sleeper.pid}/ns/net").st_ino] if silenced else [])
+    assert abandoned == ([sleeper.pid] if silenced else [])
 
 
 @pytest.mark.parametrize("text", [None, "", "[1"])

@@ -9,6 +9,7 @@ import dataclasses
 import os
 import time
 
+from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
 from ansible_collections.stillpoint.criu.plugins.module_utils._migration import memory
 from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import create as runtime
 from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import orphan, places
@@ -127,12 +128,24 @@ class Arrival(Restore):
         if restored:
             self._forget_volumes(container)
         else:
+            orphan.silence(container)
             left = self._undo(container)
             orphan.end(container)
         self._read_statistics(places.folder(container))
-        tickets.remove(container)
-        runtime.forget(container)
+        if restored or self._is_gone(container):
+            tickets.remove(container)
+            runtime.forget(container)
         return left
+
+    def _is_gone(self, container: str) -> bool:
+        """Tell whether its engine has removed it; until then its network stays silent, to which its address belongs.
+
+        Who forgot it earlier would let it answer the original's peers, that it knows no such connection.
+        """
+        try:
+            return self.engine.summary(container) is None
+        except EngineError:  # one that is being restarted; settle.target() forgets it in the end
+            return False
 
     def _container(self) -> str:
         return self._created.container_id if self._created else ""

@@ -257,6 +257,7 @@ def _remove(folder: str, engine: Engine, container: str) -> None:
     """Remove a half-made container and what came with it; what its volumes held before comes back."""
     with open(os.path.join(folder, _PLAN), "rb") as f:
         plan = pickle.load(f)  # noqa: S301  it was written by root to a folder of root's
+    orphan.silence(container)
     engine.remove(container, plan)
     orphan.end(container)
     _forget(container, restored=False)

@@ -43,6 +43,16 @@ def receive_stream(connection: Connection, argv: list[str]) -> None:
         _settle(connection, program)
 
 
+def receive_folder(connection: Connection, folder: str) -> None:
+    """Unpack files that arrive as a tar archive.
+
+    Raises:
+        TransferError: they could not be unpacked, or did not come whole.
+        ChannelError: the connection ended.
+    """
+    receive_stream(connection, ["tar", "--directory", folder, "--extract", "--file=-"])
+
+
 def _settle(connection: Connection, program: Program) -> None:
     """Tell the other side how it went here, and hear of it."""
     code, words = program.end()

@@ -70,6 +70,7 @@ class Target:
         self._starter: threading.Thread | None = None
         self._failure: Exception | None = None
         self._restore: socket.socket | None = None  # the restore's end of the gate
+        self._known = False  # its engine has said that it runs: if that is then restarted, it is waited for
         self._record: dict[str, Any] = {}
         self._timings: dict[str, float] = {}
         self._receiver: memory.Receiver | None = None
@@ -90,12 +91,15 @@ class Target:
                 traceback.print_exc()
             withdrawn = isinstance(e, Withdrawn)
             told = withdrawn or self._let_original_go_on(control, str(e))
-            reason = self._give_up(str(e))
+            reason = self._give_up(str(e), undo=not (self._known and isinstance(e, EngineError)))
+            runs = self.log.state == journal.RUNNING
             try:
                 if not told:
                     control.send({"type": settle.decision(self.log), "reason": reason})
                 if not withdrawn:
-                    control.receive(self.asked["link_timeout"])
+                    control.receive(None if runs else self.asked["link_timeout"])
+                if runs:
+                    self.log.move(journal.DONE)
             except channel.ChannelError:
                 self.answer()
         control.close()
@@ -173,7 +177,7 @@ class Target:
             if message.get("type") != "round":
                 self._check(message, "arm")
                 return
-            _unpack(control, images)
+            streams.receive_folder(control, images)
 
     def _lay_out(self, offer: dict[str, Any]) -> str:
         """Make the place in memory for what arrives, with its description; return the folder of checkpoints."""
@@ -261,9 +265,9 @@ class Target:
     def _take(self, control: channel.Connection, images: str) -> None:
         """Receive everything else, and see that all has come whole."""
         while (message := control.receive(_ANSWER_SECONDS)).get("type") == "round":
-            _unpack(control, images)
+            streams.receive_folder(control, images)
         self._check(message, "files")
-        _unpack(control, images)
+        streams.receive_folder(control, images)
         self._record = self._expect(control, "complete", self.asked["freeze_timeout"])["record"]
         problem = self._receiver.finish(self.asked["freeze_timeout"]) if self._receiver is not None else ""
         for volume in self._volumes:
@@ -277,8 +281,8 @@ class Target:
     def _let_run(self, control: channel.Connection) -> None:
         if self._arrival is None or self._starter is None:
             return
-        self._check_start()
         self._arrival.engine.ping()  # one that is being restarted would not know what it has started
+        self._check_start()
         begun = time.monotonic()
         with contextlib.suppress(OSError):  # the restore has ended, and the engine says why
             self._pass_gate(gate.READY)
@@ -290,6 +294,7 @@ class Target:
                 raise Failed(problem or "The engine has not said in time that the container runs.")
         if self._failure is not None and not self._came_to_run(self._arrival.engine):
             raise Failed(str(self._failure))
+        self._known = True
         self._timings["start_ms"] = (time.monotonic() - begun) * 1000
         found = self._arrival.engine.summary(self.log.entries["created"]) or {"pid": 0}
         if found["pid"]:
@@ -329,8 +334,8 @@ class Target:
             return True
         return False
 
-    def _give_up(self, reason: str) -> str:
-        """Leave nothing here; return the reason with what is left."""
+    def _give_up(self, reason: str, *, undo: bool = True) -> str:
+        """Leave nothing here, unless its engine lets it run; return the reason with what is left."""
         self.log = journal.Journal(self.folder)
         if self.log.state in (journal.RUNNING, *journal.ENDED):
             return reason  # it runs here whatever became of the source
@@ -341,7 +346,7 @@ class Target:
         if self._starter is not None and self._arrival is not None:
             # The engine need not be asked to end it: whoever restores it sees that the gate is closed.
             self._starter.join(self.asked["timeout"])
-        if self._arrival is not None:
+        if self._arrival is not None and undo:
             reason = f"{reason}\n{self._arrival.settle(restored=False)}"
         with contextlib.suppress(OSError):  # a full disk
             self.log.move(self.log.state, reason=reason)
@@ -371,10 +376,6 @@ class Target:
             asking.close()
             if understood:
                 return
-
-
-def _unpack(control: channel.Connection, folder: str) -> None:
-    streams.receive_stream(control, ["tar", "--directory", folder, "--extract", "--file=-"])
 
 
 def tell(asking: channel.Connection, folder: str) -> bool:

@@ -12,6 +12,10 @@ import struct
 
 from ansible_collections.stillpoint.criu.plugins.module_utils._oci import kernel, process
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _LISTENS = "0A"
 _TCP_REPAIR = 19  # linux/tcp.h
 
@@ -46,6 +50,16 @@ def connections(pids: list[int]) -> list[tuple[str, int, str, int]]:
 
 def end_repair(pids: list[int]) -> None:
     """Take connections out of the mode in which a killed CRIU leaves them: every read and write on them fails."""
+    _each(pids, _end_repair)
+
+
+def abandon(pids: list[int]) -> None:
+    """Let connections end without a word to their peers, and at once, when the processes do."""
+    _each(pids, _begin_repair)
+
+
+def _each(pids: list[int], act: Callable[[int], None]) -> None:
+    """Call something with a copy of the descriptor of each socket, which it closes."""
     seen: set[str] = set()
     for pid in pids:
         with contextlib.suppress(OSError):  # it has ended
@@ -53,7 +67,12 @@ def end_repair(pids: list[int]) -> None:
                 if target.startswith("socket:[") and target not in seen:
                     seen.add(target)
                     with contextlib.suppress(OSError):  # closed meanwhile, or not of TCP
-                        _end_repair(kernel.copy_descriptor(pid, number))
+                        act(kernel.copy_descriptor(pid, number))
+
+
+def _begin_repair(descriptor: int) -> None:
+    with socket.socket(fileno=descriptor) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, 1)
 
 
 def _end_repair(descriptor: int) -> None:

@@ -10,7 +10,7 @@ import shutil
 
 from ansible_collections.stillpoint.criu.plugins.module_utils._criu import netlock
 from ansible_collections.stillpoint.criu.plugins.module_utils._oci import kernel, spec
-from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import answers, placeholder, places
+from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import answers, placeholder, places, yards
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def forget(container_id: str) -> None:
     link = places.silenced(container_id)
     if os.path.islink(link):  # whoever was to take the silence away has been killed
         netlock.clear(os.readlink(link))
+    yards.clear(container_id)  # whoever held the restore has been killed, too
     for place in (places.root(container_id), places.staged(container_id)):
         try:
             kernel.detach_mount(place)

@@ -39,6 +39,7 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import (
     restrict,
     staging,
     volumes,
+    yards,
 )
 
 TYPE_CHECKING = False
@@ -56,7 +57,6 @@ NETWORK_KEY = "extRootNetNS"
 _JOINED = ("ipc", "uts")
 _CLONE_NEWNET = 0x40000000
 _WATCH_SECONDS = 1.0
-_YARD = "/tmp/.criu.mntns."  # noqa: S108  CRIU's choice
 _KILL_SECONDS = 5.0
 
 
@@ -88,8 +88,8 @@ class Holder:
         self._criu: session.Session | None = None
         self._gate: gate.Gate | None = None
         self._flags: dict[str, tuple[str, ...]] = {}  # of the mounts that come from the host
-        self._yards: set[str] = set()  # of others that were there before
         self._network: int | None = None  # its network namespace while that is silenced
+        self._own_network = False
         self._uts: tuple[str, str] | None = None  # a namespace of others that it shares, and the host name there
 
     def run(self) -> None:
@@ -114,6 +114,7 @@ class Holder:
             self._gate.wait(gate.ARMED, self._check_alive)
         bundle = self.call.options["bundle"]
         config = spec.load(bundle)
+        self._own_network = self.ticket.network_namespace and not spec.namespaces(config).get("network")
         root = spec.rootfs(bundle, config)
         if self.ticket.rootfs:
             rootfs.apply(self.ticket.checkpoint, root)
@@ -142,7 +143,7 @@ class Holder:
         if "uts" in joined:
             self._uts = (joined["uts"], hostname.get(joined["uts"]))
         self._criu.watch = self._watch
-        self._yards = _yards()
+        yards.note(self.ticket.container_id)
         message = self._criu.request("RESTORE", opts=self._options(sources, joined, network, images, work))
         self._criu.call(message, self._on_notify)
         os.unlink(self.placeholder.exec_fifo)
@@ -218,7 +219,7 @@ class Holder:
             self.pid = pid or 0
             self.placeholder.replace(self.pid)
             if self._gate is not None:
-                orphan.note(self.ticket.container_id, self.pid)
+                orphan.note(self.ticket.container_id, self.pid, own_network=self._own_network)
             if not self.terminal:
                 return self._hold()
         elif script == "post-setup-namespaces" and self._uts is not None:
@@ -306,7 +307,7 @@ class Holder:
                     netlock.clear(f"/proc/self/fd/{network}", network)  # CRIU leaves its rules there when it fails
             # Else the original may go on elsewhere with the same address: nothing from here may reset its connections.
             # Who has made this copy removes it, and lets the namespace speak if it stays (see create.forget).
-            self._clear_yards()
+            yards.clear(self.ticket.container_id)
         for place in (self.root, places.staged(self.ticket.container_id)):
             try:
                 kernel.detach_mount(place)
@@ -319,21 +320,12 @@ class Holder:
         except OSError:
             pass  # a checkpoint on a read-only place; the log stays in the restore's own folder
         kept = {places.SILENCED} if failed and self._gate is not None else set()
-        for name in {places.CONTROL, places.SILENCED, "console", "root", "staged"} - kept:
+        for name in {places.CONTROL, places.SILENCED, places.YARDS, "console", "root", "staged"} - kept:
             path = os.path.join(self.folder, name)
             try:
                 os.rmdir(path) if name in ("root", "staged") else os.unlink(path)
             except OSError:
                 pass
-
-    def _clear_yards(self) -> None:
-        """Take away what a killed CRIU has left mounted, unless it may be that of another restore."""
-        restores = set(os.listdir(places.RESTORES)) - {self.ticket.container_id}
-        if self._criu is None or any(os.path.exists(places.control(container)) for container in restores):
-            return
-        for yard in _yards() - self._yards:
-            kernel.detach_mount(yard)
-            os.rmdir(yard)
 
     def _kill_restored(self) -> None:
         """End what was restored, and wait until it is gone: what a killed CRIU has forked may still add rules."""
@@ -351,11 +343,6 @@ class Holder:
                 except ProcessLookupError:
                     pass
             time.sleep(0.01)
-
-
-def _yards() -> set[str]:
-    """Return where CRIU has mounted the roots of mount namespaces for the time of a restore."""
-    return {mount.target for mount in mountinfo.read() if mount.target.startswith(_YARD)}
 
 
 def detach(holder_arguments: tuple[Any, ...], answer_reader: int) -> None:

@@ -14,17 +14,34 @@ import os
 import signal
 import time
 
-from ansible_collections.stillpoint.criu.plugins.module_utils._oci import process
+from ansible_collections.stillpoint.criu.plugins.module_utils._criu import netlock
+from ansible_collections.stillpoint.criu.plugins.module_utils._oci import process, tcp
 from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import places
 
 _END_SECONDS = 10.0
 _STEP_SECONDS = 0.01
 
 
-def note(container_id: str, pid: int) -> None:
-    """Remember the first process of a restored container until the restore is forgotten."""
+def note(container_id: str, pid: int, *, own_network: bool) -> None:
+    """Remember the first process of a restored container until the restore is forgotten.
+
+    Args:
+        container_id: of the container.
+        pid: of the process.
+        own_network: its network namespace ends with it.
+    """
     with open(places.init(container_id), "w", encoding="ascii") as f:
-        json.dump([pid, process.start_time(pid)], f)
+        json.dump([pid, process.start_time(pid), own_network], f)
+
+
+def silence(container_id: str) -> None:
+    """Let nobody hear of the end of a copy that may have run: its original goes on with the same connections."""
+    pid, started, own_network = _noted(container_id)
+    if own_network and _lives(pid, started):
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/ns/net", "rb") as namespace:
+            netlock.shut(namespace.fileno())
+        # Else they would go on trying to say good-bye for minutes, and keep the namespace and its addresses here.
+        tcp.abandon(process.tree(pid))
 
 
 def end(container_id: str) -> None:
@@ -33,11 +50,7 @@ def end(container_id: str) -> None:
     Raises:
         OSError: it does not end.
     """
-    try:
-        with open(places.init(container_id), encoding="ascii") as f:
-            pid, started = json.load(f)
-    except (FileNotFoundError, ValueError):
-        return  # none was made, or the one that made it was killed before anything could run
+    pid, started, _own_network = _noted(container_id)
     deadline = time.monotonic() + _END_SECONDS
     while _lives(pid, started):
         with contextlib.suppress(ProcessLookupError):
@@ -47,8 +60,17 @@ def end(container_id: str) -> None:
         time.sleep(_STEP_SECONDS)
 
 
+def _noted(container_id: str) -> tuple[int, int, bool]:
+    try:
+        with open(places.init(container_id), encoding="ascii") as f:
+            pid, started, own_network = json.load(f)
+    except (FileNotFoundError, ValueError):
+        return 0, 0, False  # none was made, or the one that made it was killed before anything could run
+    return pid, started, own_network
+
+
 def _lives(pid: int, started: int) -> bool:
     try:
-        return process.alive(pid) and process.start_time(pid) == started
+        return pid > 0 and process.alive(pid) and process.start_time(pid) == started
     except OSError:
         return False

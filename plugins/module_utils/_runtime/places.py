@@ -13,6 +13,7 @@ RESTORES = "/run/stillpoint/restores"
 CONTROL = "control"
 # A link to a network namespace that is silenced and not the container's own, so that nobody forgets it.
 SILENCED = "silenced"
+YARDS = "yards.json"
 
 
 def folder(container_id: str) -> str:
@@ -43,6 +44,11 @@ def volumes(container_id: str) -> str:
 def init(container_id: str) -> str:
     """Return the file that tells the first process of a copy, while that may have to be given up."""
     return os.path.join(folder(container_id), "init.json")
+
+
+def yards(container_id: str) -> str:
+    """Return the file that tells what CRIU had mounted before a restore, while that is under way."""
+    return os.path.join(folder(container_id), YARDS)
 
 
 def control(container_id: str) -> str:

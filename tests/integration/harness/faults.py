@@ -17,13 +17,15 @@ from typing import Any
 
 from stillpoint_lab.api import Host
 
-from .dockerhost import until
+from .dockerhost import BUSYBOX, until
 from .migration import FOLDER, LINK_TIMEOUT_S, Striker
 from .sandbox import Client, Sandbox
 
 HEALS_S = LINK_TIMEOUT_S + 3.0
 _DAEMON = "/etc/docker/daemon.json"
 _BALLAST = "ballast"
+_DOCKERD_ENDS_S = 40
+"""While it starts a container it waits for that, up to its own limit of 15 s and a few more."""
 _LISTEN = "import socket; s = socket.create_server(('', {})); print('listens', flush=True); input()"
 
 
@@ -61,14 +63,19 @@ def _fill(path: Path) -> None:
 
 @contextlib.contextmanager
 def live_restore(sandbox: Sandbox) -> Iterator[None]:
-    """Let containers survive a restart of their dockerd, as hosts whose dockerd is restarted at all have it."""
+    """Let containers survive a restart of their dockerd, as hosts whose dockerd is restarted at all have it.
+
+    It does so only where one runs when it is told to end, and ends one that comes to run meanwhile: so one is there.
+    """
     before = sandbox.read(_DAEMON)
+    bystander = sandbox.docker.start("bystander", BUSYBOX, ["sleep", "infinity"])
     _set_live_restore(sandbox, before, wanted=True)
     try:
         yield
     finally:
         _set_live_restore(sandbox, before, wanted=False)
         sandbox.write(_DAEMON, before)
+        sandbox.docker("rm", "--force", bystander.name)
 
 
 def _set_live_restore(sandbox: Sandbox, text: str, *, wanted: bool) -> None:
@@ -80,13 +87,26 @@ def _set_live_restore(sandbox: Sandbox, text: str, *, wanted: bool) -> None:
 
 def restart_dockerd(side: str) -> Callable[[Striker], dict[str, Any]]:
     """Restart dockerd while the migration goes on, as systemd does. Needs :func:`live_restore`."""
-    stop = "pid=$(cat /var/run/docker.pid); kill $pid; while kill -0 $pid 2>/dev/null; do sleep 0.02; done"
+    return _end_dockerd(side, "TERM")
+
+
+def kill_dockerd(side: str) -> Callable[[Striker], dict[str, Any]]:
+    """Kill dockerd while the migration goes on; it is started again. Needs :func:`live_restore`."""
+    return _end_dockerd(side, "KILL")
+
+
+def _end_dockerd(side: str, signal_name: str) -> Callable[[Striker], dict[str, Any]]:
+    stop = (
+        f"pid=$(cat /var/run/docker.pid); kill -{signal_name} $pid; while kill -0 $pid 2>/dev/null; do sleep 0.02; done"
+    )
 
     def strike(striker: Striker) -> dict[str, Any]:
         host = striker.move.sides[side].host
-        host.run(["sh", "-c", stop], timeout=20)
         start = threading.Thread(target=host.run, args=(["lab-start-dockerd"],), kwargs={"timeout": 90}, daemon=True)
-        start.start()
+        try:
+            host.run(["sh", "-c", stop], timeout=_DOCKERD_ENDS_S)
+        finally:
+            start.start()
         return {"heals": start}
 
     return strike
