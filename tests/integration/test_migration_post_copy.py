@@ -14,8 +14,8 @@ import pytest
 from harness import migration
 from harness.dockerhost import until
 from harness.migration import Striker
-from test_migration import Hosts, MovingRedis, assert_moved, hosts  # noqa: F401
-from test_migration_faults import ALONE_S, HOSTS, STRIKES, Traveller, traveller  # noqa: F401
+from test_migration import Hosts, MovingRedis, assert_moved, hosts  # noqa: F401  pylint: disable=unused-import
+from test_migration_faults import ALONE_S, HOSTS, STRIKES, Traveller, traveller  # noqa: F401  pylint: disable=unused-import
 
 pytestmark = [pytest.mark.extended, pytest.mark.usefixtures("large_pipes")]
 LARGE_PIPE_BYTES = 4 << 20

@@ -21,7 +21,7 @@ def available(monkeypatch):
 @pytest.mark.parametrize(
     ("asked", "resident", "free", "mode"),
     [
-        (memory.AUTO, 31, 10_000, memory.STOP_AND_COPY),
+        (memory.AUTO, 15, 10_000, memory.STOP_AND_COPY),
         (memory.AUTO, 100, 10_000, memory.PRE_COPY),
         (memory.AUTO, 100, 200, memory.STOP_AND_COPY),
         (memory.STOP_AND_COPY, 100, 10_000, memory.STOP_AND_COPY),

@@ -13,6 +13,7 @@ import uuid
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
+from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import vigil
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import Refused
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.target import Volume, archive_name
 from ansible_collections.stillpoint.criu.plugins.module_utils._criu import features, session
@@ -305,6 +306,7 @@ def _check_processes(name: str, pids: list[int]) -> None:
             f"The container {name} runs nothing but BusyBox's sleep, which takes CRIU's work for a signal and ends, "
             "and the container with it. It has no state worth saving: make it again instead."
         )
+    vigil.await_release(pids)
     for pid, tracer in process.traced(pids).items():
         if process.command(tracer) == "criu":
             raise Refused(

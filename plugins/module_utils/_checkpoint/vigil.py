@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _WATCH_SECONDS = 0.05
+_ROLL_BACK_SECONDS = 30.0
 _WAIT_ALL = 0x40000000  # __WALL
 _EVENT_BITS = 16
 _STOPS = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
@@ -62,6 +63,17 @@ def mend(pid: int) -> None:
     """
     tcp.end_repair(process.tree(pid))
     netlock.clear(f"/proc/{pid}/ns/net")
+
+
+def await_release(pids: list[int]) -> None:
+    """Wait a while for a CRIU whose caller was killed: it lets go as soon as it finds nobody to talk to."""
+    deadline = time.monotonic() + _ROLL_BACK_SECONDS
+    while time.monotonic() < deadline and any(map(_is_orphan, set(process.traced(pids).values()))):
+        time.sleep(_WATCH_SECONDS)
+
+
+def _is_orphan(tracer: int) -> bool:
+    return process.command(tracer) == "criu" and process.parents(tracer)[:1] == [1]
 
 
 def _watch(pid: int, criu: int, ready: int) -> None:

@@ -29,7 +29,7 @@ _SOCKET = "lazy-pages.socket"  # in the folder that the restore works in, by CRI
 _START_SECONDS = 10.0
 _STEP_SECONDS = 0.002
 # Below this the memory is sent faster than pre_copy could look through it.
-_WORTH_BYTES = 32 << 20
+_WORTH_BYTES = 16 << 20
 # pre_copy needs as much again for its copies on the source, and for the images of the first round.
 _COPIES = 2.2
 _IMAGES = 1.25  # images are a little larger than the memory
