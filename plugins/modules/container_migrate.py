@@ -88,7 +88,7 @@ options:
   mode:
     description:
       - How the memory is moved.
-      - V(auto) is V(pre_copy) for containers with 16 MiB of memory and more where the source has the memory for it, else
+      - V(auto) is V(pre_copy) for containers of 16 MiB and more where the source has the memory for it, else
         V(stop_and_copy).
       - V(stop_and_copy) freezes the container, then copies.
       - V(pre_copy) copies while the container runs, then what has changed, and freezes it for the last changes only.
