@@ -32,17 +32,18 @@ _STOPS = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 
 @contextlib.contextmanager
 def kept(pid: int, criu: int) -> Iterator[None]:
-    """Make sure that processes keep their connections and their network if CRIU is killed, also with this process.
+    """Make sure that processes keep their connections if CRIU is killed, and their network if this process is, too.
 
     Args:
         pid: the first of the processes that CRIU dumps.
         criu: CRIU's own process.
     """
+    caller = os.getpid()
     reader, writer = os.pipe()
     watcher = os.fork()
     if watcher == 0:
         try:
-            _watch(pid, criu, writer)
+            _watch(pid, criu, caller, writer)
         finally:
             os._exit(0)
     os.close(writer)
@@ -76,9 +77,8 @@ def _is_orphan(tracer: int) -> bool:
     return process.command(tracer) == "criu" and process.parents(tracer)[:1] == [1]
 
 
-def _watch(pid: int, criu: int, ready: int) -> None:
+def _watch(pid: int, criu: int, caller: int, ready: int) -> None:
     os.setsid()  # what ends the group of the one that is watched must not end the watcher
-    caller = os.getppid()
     try:
         kernel.ptrace(kernel.PTRACE_SEIZE, criu, kernel.PTRACE_O_TRACEEXIT)
         traces = True
@@ -100,9 +100,10 @@ def _watch(pid: int, criu: int, ready: int) -> None:
     if traces:
         with contextlib.suppress(OSError):
             kernel.ptrace(kernel.PTRACE_CONT, criu)
-    if not killed and os.getppid() == caller:
-        return
-    while process.alive(criu):
+            os.waitpid(criu, _WAIT_ALL)  # or else the caller does not hear of its end
+    # The caller knows whether the network may be opened: not while it gives a frozen container away, whose peers must
+    # have nothing acknowledged that is not in the image.
+    while os.getppid() == caller or process.alive(criu):
         time.sleep(_WATCH_SECONDS)
     netlock.clear(f"/proc/self/fd/{network}", network)
 
