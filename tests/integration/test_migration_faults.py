@@ -6,8 +6,7 @@
 One container goes through all of it, back and forth between two hosts, with a client that keeps one connection to it.
 Each test hits a migration, lets the two sides settle it by themselves as far as they can, does what a second run does,
 and then moves the container for good. ``STILLPOINT_FAULTS=all`` takes every fault at every state instead of a
-few, ``open`` also those that are known to fail at times; tests/tools/faults_table.py writes what was seen into
-docs/migration-faults.md.
+few; tests/tools/faults_table.py writes what was seen into docs/migration-faults.md.
 """
 
 from __future__ import annotations
@@ -26,8 +25,7 @@ from harness.harmless import traces
 from harness.migration import Move, Striker, corrupt, cut, fill, freeze, kill
 from harness.sandbox import Client, Sandbox, program
 
-CHOSEN = os.environ.get("STILLPOINT_FAULTS", "")
-ALL = CHOSEN in ("all", "open")
+ALL = os.environ.get("STILLPOINT_FAULTS") == "all"
 HOSTS = ("alpha", "beta")
 RESULTS = ROOT / "tests/output/migration-faults.jsonl"
 PORT = 7000
@@ -80,15 +78,11 @@ TELLING = {
     ("go received", "target's agent and guard killed"),
     ("running", "source's agent killed"),
 }
-# Hit in the tenth of a second in which the copy runs and dockerd does not know it, its client is lost.
-OPEN = {
-    (moment, f"target's dockerd {end}") for moment in ("ready", "go", "go received") for end in ("restarted", "killed")
-}
 CASES = [
     pytest.param(moment, fault, id=f"{moment}-{fault}".replace(" ", "_").replace("'", ""))
     for moment in migration.MOMENTS
     for fault in STRIKES
-    if (ALL or (moment, fault) in TELLING) and ((moment, fault) not in OPEN or CHOSEN == "open")
+    if ALL or (moment, fault) in TELLING
 ]
 
 

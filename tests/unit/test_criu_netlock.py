@@ -54,3 +54,47 @@ def test_neighbours_hear_nothing_of_an_address_that_lives_elsewhere(elsewhere):
     script = netlock.silence_hook(elsewhere=elsewhere)["args"][2]
     assert ("table arp stillpoint" in script) is elsewhere
     assert "table inet stillpoint" in script and "%" not in script
+
+
+class Nft:
+    """What a kernel answers that knows tables of some families only."""
+
+    def __init__(self, monkeypatch, *known):
+        self.known, self.done = known, []
+        monkeypatch.setattr(netlock, "_in_one", self.run)
+        monkeypatch.setattr(netlock.shutil, "which", lambda _name: "/usr/sbin/nft")
+
+    def run(self, _namespace, text):
+        tables = {line.split()[1] for line in text.splitlines() if line.startswith("table")}
+        if not tables <= set(self.known):
+            return False
+        self.done.append(text)
+        return True
+
+
+@pytest.mark.parametrize(
+    ("known", "held"),
+    [(("inet", "arp", "netdev"), True), (("inet", "netdev"), True), (("inet", "arp"), False)],
+)
+def test_a_withheld_network_hears_but_does_not_speak(monkeypatch, known, held):
+    """What silences it goes in the same step in which what withholds it comes, or stays."""
+    nft = Nft(monkeypatch, *known)
+    netlock.withhold(7, ["eth0", "eth1"])
+    assert len(nft.done) == held
+    for text in nft.done:
+        assert "delete table inet stillpoint" in text
+        for interface in ("eth0", "eth1"):
+            assert f'hook egress device "{interface}" priority -300; policy drop;' in text
+
+
+def test_without_a_way_out_nothing_is_withheld(monkeypatch):
+    nft = Nft(monkeypatch, "inet", "arp")
+    netlock.withhold(7, [])
+    assert nft.done == [netlock._removal("inet", "arp")]
+
+
+@pytest.mark.parametrize("known", [("inet",), ("inet", "arp"), ("inet", "arp", "netdev")])
+def test_it_speaks_again_whatever_the_kernel_knows(monkeypatch, known):
+    nft = Nft(monkeypatch, *known)
+    netlock.unsilence(7)
+    assert {family for family in known if f"delete table {family} stillpoint" in "".join(nft.done)} == set(known)

@@ -75,3 +75,20 @@ def test_abandoned():
         client.setblocking(False)
         with pytest.raises(BlockingIOError):
             client.recv(1)
+
+
+@pytest.mark.parametrize("corked", [False, True])
+def test_a_push_changes_nothing_of_a_connection(corked):
+    """Above all it sends nothing of what a program holds back."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as client:
+        server = listener.accept()[0]
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, corked)
+        client.send(b"part")
+        tcp.push([os.getpid()])
+        assert client.getsockopt(socket.IPPROTO_TCP, socket.TCP_CORK) == corked
+        server.setblocking(False)
+        try:
+            assert server.recv(4) == b"part" and not corked
+        except BlockingIOError:
+            assert corked
+        server.close()

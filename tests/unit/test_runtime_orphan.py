@@ -51,6 +51,19 @@ def test_nobody_hears_of_its_end(sleeper, tmp_path, monkeypatch, own_network, ol
     assert abandoned == ([sleeper.pid] if silenced else [])
 
 
+@pytest.mark.parametrize("older", [0, 1])
+def test_it_is_heard(sleeper, tmp_path, monkeypatch, older):
+    """What waited is sent once its network is open; nothing is done to another process of that number."""
+    done = []
+    monkeypatch.setattr(orphan.netlock, "unsilence", lambda namespace: done.append(os.fstat(namespace).st_ino))
+    monkeypatch.setattr(orphan.tcp, "push", done.append)
+    monkeypatch.setattr(orphan.announce, "announce", done.append)
+    (tmp_path / "c1/init.json").write_text(json.dumps([sleeper.pid, process.start_time(sleeper.pid) - older, False]))
+    orphan.let_speak("c1")
+    network = os.stat(f"/proc/{sleeper.pid}/ns/net").st_ino
+    assert done == ([] if older else [network, [sleeper.pid], sleeper.pid])
+
+
 @pytest.mark.parametrize("text", [None, "", "[1"])
 def test_without_a_note_nothing_is_done(sleeper, tmp_path, text):
     if text is not None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 
 TYPE_CHECKING = False
@@ -148,18 +149,45 @@ def silence_hook(*, elsewhere: bool) -> dict[str, Any]:
     return {"path": "/bin/sh", "args": ["sh", "-c", script], "env": [f"PATH={os.environ.get('PATH', os.defpath)}"]}
 
 
-def unsilence(namespace: int, *, elsewhere: bool) -> None:
+def withhold(namespace: int, interfaces: list[str]) -> None:
+    """Let a silenced network namespace hear again and speak to itself, but to nobody else, until :func:`unsilence`.
+
+    What its processes send is dropped where they are not told so: TCP sends it again, nobody gets an error. Where the
+    kernel cannot do that (before 5.16) the namespace stays silenced.
+
+    Args:
+        namespace: open descriptor of the network namespace.
+        interfaces: names of those that lead out of it.
+    """
+    chains = "".join(
+        f'chain held-{number} {{ type filter hook egress device "{interface}" priority -300; policy drop; }}\n'
+        for number, interface in enumerate(interfaces)
+    )
+    held = f"table netdev {_OURS} {{\n{chains}}}\n" if interfaces else ""
+    _in_one(namespace, held + _removal("inet", "arp")) or _in_one(namespace, held + _removal("inet"))
+
+
+def unsilence(namespace: int) -> None:
     """Let a silenced network namespace, given as an open descriptor, speak again; see :func:`silence_hook`."""
-    enter = ["nsenter", f"--net=/proc/self/fd/{namespace}"]
-    if elsewhere:
-        # The first line lets the second one succeed where there is no such table; one call is faster than two.
-        both = f"table arp {_OURS}\ndelete table arp {_OURS}\ndelete table inet {_OURS}\n"
-        if _run([*enter, "nft", "--file", "-"], namespace, text=both).returncode == 0:
-            return
-    if _run([*enter, "nft", "delete", "table", "inet", "stillpoint"], namespace).returncode != 0:
+    # One call is faster than several, but fails when the kernel lacks one of these families.
+    if not _in_one(namespace, _removal("inet", "arp", "netdev")):
+        for family in ("inet", "arp", "netdev"):
+            _in_one(namespace, _removal(family))
+    if shutil.which("nft") is None:
+        enter = ["nsenter", f"--net=/proc/self/fd/{namespace}"]
         for tool in ("iptables", "ip6tables"):
             for chain in ("INPUT", "OUTPUT"):
                 _run([*enter, tool, "--wait", "--delete", chain, "--jump", "DROP"], namespace)
+
+
+def _removal(*families: str) -> str:
+    """Return what removes our tables of some families; to add them first lets that succeed where there are none."""
+    return "".join(f"table {family} {_OURS}\ndelete table {family} {_OURS}\n" for family in families)
+
+
+def _in_one(namespace: int, text: str) -> bool:
+    enter = ["nsenter", f"--net=/proc/self/fd/{namespace}"]
+    return _run([*enter, "nft", "--file", "-"], namespace, text=text).returncode == 0
 
 
 @contextlib.contextmanager

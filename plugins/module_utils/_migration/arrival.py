@@ -119,6 +119,10 @@ class Arrival(Restore):
         history.remember(self.engine, found, self.record["id"])
         return found
 
+    def let_speak(self) -> None:
+        """Let its peers hear it: what they have heard cannot be taken back."""
+        orphan.let_speak(self._container())
+
     def settle(self, *, restored: bool) -> str:
         """Clean up behind it; if it was not restored, remove it. Return what is left, for the operator."""
         if self._created is None:

@@ -22,7 +22,7 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
 from ansible_collections.stillpoint.criu.plugins.module_utils._migration import journal
 from ansible_collections.stillpoint.criu.plugins.module_utils._migration.stillness import Stillness
-from ansible_collections.stillpoint.criu.plugins.module_utils._oci import announce, kernel, process
+from ansible_collections.stillpoint.criu.plugins.module_utils._oci import kernel, process
 from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import create as runtime
 from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import orphan, places, volumes
 from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import ticket as tickets
@@ -228,10 +228,7 @@ def _container(engine: Engine, log: journal.Journal) -> str:
 
 
 def came_to_run(engine: Engine, container: str) -> bool:
-    """Wait for the end of a restore that may be under way; tell whether the container runs.
-
-    If so, it is made known to the network.
-    """
+    """Wait for the end of a restore that may be under way; tell whether the container runs."""
     deadline = time.monotonic() + _RESTORE_SECONDS
     while _is_bound(places.control(container)) and time.monotonic() < deadline:
         time.sleep(_STEP_SECONDS)
@@ -239,8 +236,6 @@ def came_to_run(engine: Engine, container: str) -> bool:
     while True:
         found = engine.summary(container)
         if found is not None and found["status"] == "running" and process.alive(found["pid"]):
-            with contextlib.suppress(OSError):
-                announce.announce(found["pid"])
             return True
         if found is None or time.monotonic() > deadline:
             return False
@@ -264,6 +259,8 @@ def _remove(folder: str, engine: Engine, container: str) -> None:
 
 
 def _forget(container: str, *, restored: bool) -> None:
+    if restored:
+        orphan.let_speak(container)
     volumes.settle(container, restored=restored)
     tickets.remove(container)
     runtime.forget(container)

@@ -29,7 +29,7 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._migration import 
     transfer,
 )
 from ansible_collections.stillpoint.criu.plugins.module_utils._migration.arrival import Arrival
-from ansible_collections.stillpoint.criu.plugins.module_utils._oci import announce, kernel
+from ansible_collections.stillpoint.criu.plugins.module_utils._oci import kernel
 from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import gate, places
 from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import engines
 
@@ -296,9 +296,8 @@ class Target:
             raise Failed(str(self._failure))
         self._known = True
         self._timings["start_ms"] = (time.monotonic() - begun) * 1000
-        found = self._arrival.engine.summary(self.log.entries["created"]) or {"pid": 0}
-        if found["pid"]:
-            announce.announce(found["pid"])
+        if self.log.entries["lazy"]:
+            self._arrival.let_speak()
         summary = self._arrival.prove()
         # With post_copy memory may still be missing: only when all is here the source is told to end the original.
         problem = self._receiver.finish(None) if self._receiver is not None else ""
@@ -309,6 +308,7 @@ class Target:
                 self.log.move(journal.RUNNING, summary=summary)
             except OSError:  # a full disk. It runs, but what is not on disk must not be told
                 time.sleep(_STEP_SECONDS)
+        self._arrival.let_speak()
         self._arrival.settle(restored=True)
         timings = {**self._timings, **self._arrival.timings}
         self.log.entries["statistics"] = self._arrival.statistics

@@ -128,6 +128,13 @@ def namespace_inode(pid: int | str, name: str) -> int:
     return os.stat(f"/proc/{pid}/ns/{name}").st_ino
 
 
+def interfaces(pid: int) -> list[str]:
+    """Return the names of the network interfaces that a process sees, but the loopback one."""
+    with open(f"/proc/{pid}/net/dev", encoding="utf-8", errors="replace") as f:
+        names = [line.partition(":")[0].strip() for line in f.readlines()[2:]]
+    return [name for name in names if name != "lo"]
+
+
 def shares_with_caller(pid: int, name: str) -> bool:
     """Tell whether a process is in the same namespace as the caller."""
     return namespace(pid, name) == namespace("self", name)

@@ -231,10 +231,14 @@ class Holder:
         elif script == "network-unlock":
             if self._network is not None and self.ticket.held:
                 netlock.release(self._network, self.ticket.held)
-            self._unsilence()
+            if not self._is_on_trial:
+                self._unsilence()
         elif script == "pre-resume":
             restrict.restrict(self.pid, self._flags)
-            return not self.terminal or self._hold()
+            if self.terminal and not self._hold():
+                return False
+            if self._is_on_trial and self._network is not None and self._is_silenced:
+                netlock.withhold(self._network, process.interfaces(self.pid))
         return True
 
     def _hand_over(self, master: int) -> None:
@@ -274,10 +278,22 @@ class Holder:
         if not self.placeholder.exists() or (self.pid and not process.alive(self.pid)):
             raise Abandoned("the container was removed before it could run")
 
+    @property
+    def _is_on_trial(self) -> bool:
+        """Whether it may yet be given up when it runs: nobody outside must hear it before that is decided.
+
+        Not while it lacks memory. That takes too long, and is why the risk is another one then.
+        """
+        return self._gate is not None and not self.ticket.options.get("lazy_pages")
+
+    @property
+    def _is_silenced(self) -> bool:
+        return self.ticket.network_namespace and self.ticket.network_lock != "SKIP"
+
     def _unsilence(self) -> None:
         """Take back what the placeholder's hook has done: the sockets are complete."""
-        if self._network is not None and self.ticket.network_namespace and self.ticket.network_lock != "SKIP":
-            netlock.unsilence(self._network, elsewhere=bool(self.ticket.gate))
+        if self._network is not None and self._is_silenced:
+            netlock.unsilence(self._network)
         self._network = None
 
     # -- endings ---------------------------------------------------------------------------------------------------
@@ -319,7 +335,7 @@ class Holder:
             os.chmod(os.path.join(self.ticket.checkpoint, LOG), 0o600)
         except OSError:
             pass  # a checkpoint on a read-only place; the log stays in the restore's own folder
-        kept = {places.SILENCED} if failed and self._gate is not None else set()
+        kept = {places.SILENCED} if self._is_on_trial or (failed and self._gate is not None) else set()
         for name in {places.CONTROL, places.SILENCED, places.YARDS, "console", "root", "staged"} - kept:
             path = os.path.join(self.folder, name)
             try:

@@ -1,9 +1,10 @@
 # Copyright: (c) 2026, Stillpoint contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The first process of a copy that is to be given up, whose engine may not know it: one that was restarted meanwhile.
+"""The first process of a copy, while it may have to be given up: the way to its network and to its end.
 
-There must never be two copies that run, so who gives a copy up does not rely on its engine for that.
+Its engine may not know it, when that was restarted meanwhile. There must never be two copies that run, so who gives a
+copy up does not rely on its engine for that.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import signal
 import time
 
 from ansible_collections.stillpoint.criu.plugins.module_utils._criu import netlock
-from ansible_collections.stillpoint.criu.plugins.module_utils._oci import process, tcp
+from ansible_collections.stillpoint.criu.plugins.module_utils._oci import announce, process, tcp
 from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import places
 
 _END_SECONDS = 10.0
@@ -32,6 +33,16 @@ def note(container_id: str, pid: int, *, own_network: bool) -> None:
     """
     with open(places.init(container_id), "w", encoding="ascii") as f:
         json.dump([pid, process.start_time(pid), own_network], f)
+
+
+def let_speak(container_id: str) -> None:
+    """Let a copy be heard, now that it will not be given up any more; nothing happens when it is heard already."""
+    pid, started, _own_network = _noted(container_id)
+    if _lives(pid, started):
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/ns/net", "rb") as namespace:
+            netlock.unsilence(namespace.fileno())
+            tcp.push(process.tree(pid))
+            announce.announce(pid)
 
 
 def silence(container_id: str) -> None:
