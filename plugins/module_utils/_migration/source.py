@@ -208,7 +208,7 @@ class Source:
                 deliver=lambda: self._deliver(control),
             )
             try:
-                with progress.shown(self.folder, "sending the memory", needed, lambda: self._sent_of(needed)):
+                with self._shown_sending(needed):
                     self.log.entries["statistics"] = dump.run()
             finally:
                 if self._giver is not None:
@@ -218,9 +218,13 @@ class Source:
                 if self._pages is not None and self._pages.failure is not None:
                     raise NotMoved(f"Its memory could not be kept on the source: {self._pages.failure}.")
 
-    def _sent_of(self, needed: int) -> int:
-        """Return how many of about so many bytes are sent."""
-        return needed if self._sent or self._relay is None else self._relay.traffic.sent
+    def _shown_sending(self, needed: int) -> contextlib.AbstractContextManager[None]:
+        if (relay := self._relay) is None:
+            return progress.shown(self.folder, "sending the memory that has changed since")
+        # Of about so many bytes; what comes after the memory is not counted.
+        return progress.shown(
+            self.folder, "sending the memory", needed, lambda: needed if self._sent else relay.traffic.sent
+        )
 
     def _check_only(self, **facts: Any) -> None:
         """End here if no more was asked than whether it can be done."""
