@@ -52,7 +52,7 @@ def cri(says):
 
 def look(made, tmp_path, size=1 << 24):
     path = made.write(tmp_path / "archive.tar.gz")
-    return foreign.look(path, archive.digest(path), archive.Limits(size))
+    return foreign.look(path, manifest.checksum(path), archive.Limits(size))
 
 
 def adopt(made, tmp_path, container="web"):
