@@ -18,12 +18,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from harness import faults, migration
+from harness import faults, migration, strikes
 from harness.controller import ROOT
 from harness.dockerhost import APPS, BUSYBOX, TICKER, Container, Docker, until
 from harness.harmless import traces
-from harness.migration import Move, Striker, corrupt, cut, fill, freeze, kill
+from harness.migration import Move
 from harness.sandbox import Client, Sandbox, program
+from harness.strikes import Striker, corrupt, cut, fill, freeze, kill
 
 ALL = os.environ.get("STILLPOINT_FAULTS") == "all"
 HOSTS = ("alpha", "beta")
@@ -215,7 +216,7 @@ def test_fault(traveller: Traveller, moment: str, fault: str) -> None:
     if "heals" in striker.struck:
         striker.struck["heals"].join()
     if not struck:
-        migration.heal_all(move)
+        strikes.heal_all(move)
         move.second_run()
         note(moment, fault, {}, "")
         pytest.skip(f"there is no such process at the state {moment}")
@@ -226,7 +227,7 @@ def test_fault(traveller: Traveller, moment: str, fault: str) -> None:
     assert sum(len(traveller.running(name)) for name in HOSTS) <= 1
     move.second_run()
     print(striker.hit, move.states(), move.reasons())  # shown when something is wrong
-    migration.heal_all(move)
+    strikes.heal_all(move)
     (now,) = (name for name in HOSTS if traveller.running(name))
     if now == source:
         assert traveller.container(now).state()["Pid"] == pid

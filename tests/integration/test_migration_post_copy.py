@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import migration
+from harness import strikes
 from harness.dockerhost import until
-from harness.migration import Striker
+from harness.strikes import Striker
 from test_migration import Hosts, MovingRedis, assert_moved, hosts  # noqa: F401  pylint: disable=unused-import
 from test_migration_faults import ALONE_S, HOSTS, STRIKES, Traveller, traveller  # noqa: F401  pylint: disable=unused-import
 
@@ -84,7 +84,7 @@ def test_memory_that_stops_coming(traveller: Traveller, fault: str, mode: str) -
         until("the sides have settled it", lambda: move.over() or move.stands(), ALONE_S)
     assert striker.finish(), "there is no such process"
     assert sum(len(traveller.running(name)) for name in HOSTS) <= 1
-    migration.heal_all(move)
+    strikes.heal_all(move)
     move.second_run()
     print(striker.hit, move.states(), move.reasons())
     (now,) = (name for name in HOSTS if traveller.running(name))

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, Stillpoint contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Make ``ansible_collections.stillpoint.criu`` importable from the checkout, wherever that lies."""
+"""Make ``ansible_collections.stillpoint.criu`` importable from the checkout, wherever that lies; shared fixtures."""
 
 from __future__ import annotations
 
@@ -37,3 +37,5 @@ def _prefer(folder: Path) -> None:
 
 
 _prefer(_link_checkout())
+
+from channel_ends import folders, listener, pair, run  # noqa: E402, F401  pylint: disable=unused-import

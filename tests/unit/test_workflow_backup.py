@@ -76,16 +76,17 @@ def test_a_job_that_is_not_there(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "number"), [("512M", 512 << 20), ("1G", 1 << 30), ("1.5 KB", 1536), ("10", 10), (" 2t ", 2 << 40)]
+    ("text", "number"),
+    [("512M", 512 << 20), ("1G", 1 << 30), ("1.5 KB", 1536), ("10", 10), (" 2t ", 2 << 40), (".5K", 512)],
 )
 def test_sizes(text, number):
-    assert arguments.size(text) == number
+    assert arguments.size("ghost_limit", text) == number
 
 
 @pytest.mark.parametrize("text", ["", "much", "-1M", "1X"])
 def test_what_is_no_size(text):
-    with pytest.raises(ValueError):
-        arguments.size(text)
+    with pytest.raises(ValueError, match="is not a ghost_limit"):
+        arguments.size("ghost_limit", text)
 
 
 def test_environment(tmp_path):

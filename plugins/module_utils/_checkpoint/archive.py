@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import hashlib
 import os
 import tarfile
 import zlib
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import IO, Any
 
-BLOCK = 1 << 20
 _TAR_BLOCK = 512
 # What one member's headers may take. Long names and extended attributes need some, and are held in memory.
 _HEADER_BYTES = 2 << 20
@@ -40,17 +38,6 @@ class Limits:
 
     size_bytes: int
     members: int = 1_000_000
-
-
-def digest(path: str) -> str:
-    """Return the SHA-256 of a file as hex."""
-    found = hashlib.sha256()
-    with open(path, "rb", buffering=0) as f:
-        block = f.read(BLOCK)
-        while block:
-            found.update(block)
-            block = f.read(BLOCK)
-    return found.hexdigest()
 
 
 @contextlib.contextmanager
@@ -199,10 +186,10 @@ class Members:
         if self._guarded.at(tar.offset, _TAR_BLOCK) != bytes(_TAR_BLOCK):
             raise Refused(f"The archive {self._name} is damaged or incomplete: it has no end.")
         self._guarded.header_bytes = None
-        while self._guarded.read(BLOCK):  # so that whoever decompresses it comes to its checksum
+        while self._guarded.read(pipes.BLOCK):  # so that whoever decompresses it comes to its checksum
             pass
 
-    def read(self, size: int = BLOCK) -> bytes:
+    def read(self, size: int = pipes.BLOCK) -> bytes:
         """Return the next bytes of the member that was yielded last, nothing at its end."""
         try:
             return self._data.read(size) if self._data is not None else b""

@@ -169,7 +169,8 @@ def _is_way(path: str, target: str, record: dict[str, Any]) -> bool:
     return (path, target) == _TO_PRE_DUMP
 
 
-def _sum(path: str) -> str:
+def checksum(path: str) -> str:
+    """Return the SHA-256 of a file as hex."""
     digest = hashlib.sha256()
     with open(path, "rb", buffering=0) as f:
         block = f.read(_BLOCK)
@@ -189,7 +190,7 @@ def summarise(folder: str, known: dict[str, dict[str, Any]] | None = None) -> di
     found = dict(known or {})
     paths = sorted(set(_files(folder)) - set(found))
     with ThreadPoolExecutor(max_workers=2) as pool:  # hashing lets go of the interpreter lock
-        sums = pool.map(lambda path: _sum(os.path.join(folder, path)), paths)
+        sums = pool.map(lambda path: checksum(os.path.join(folder, path)), paths)
         for path, digest in zip(paths, sums):
             found[path] = {"size": os.path.getsize(os.path.join(folder, path)), "sha256": digest}
     return found
@@ -256,7 +257,7 @@ def problems(folder: str, record: dict[str, Any], *, data: bool = True) -> list[
     ]
     if data:
         with ThreadPoolExecutor(max_workers=2) as pool:
-            for path, digest in zip(intact, pool.map(lambda path: _sum(os.path.join(folder, path)), intact)):
+            for path, digest in zip(intact, pool.map(lambda path: checksum(os.path.join(folder, path)), intact)):
                 if digest != known[path]["sha256"]:
                     found.append(f"{path} was changed (its SHA-256 is not the recorded one)")
     return found

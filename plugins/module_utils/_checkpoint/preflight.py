@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import subprocess
 import time
@@ -29,9 +28,6 @@ if TYPE_CHECKING:
 
 # Images are a little larger than the memory; below this the disk is nearly full in any case.
 _SPARE_BYTES = 32 << 20
-# Of one pipe, for memory that is fetched: CRIU asks for a little less, the kernel grants powers of two.
-_PIPE_BYTES = 4 << 20
-_F_SETPIPE_SZ = 1031
 
 
 @dataclass
@@ -360,26 +356,6 @@ def check_space(path: str, needed: int) -> None:
             f"The checkpoint may need {(needed + _SPARE_BYTES) >> 20} MiB, but only {(free + _SPARE_BYTES) >> 20} MiB "
             f"are free in {path}. Remove old checkpoints or give a path with more room."
         )
-
-
-def check_lazy(name: str) -> None:
-    """Make sure that CRIU can keep memory ready to be fetched: it needs larger pipes than the kernel grants others.
-
-    Raises:
-        Refused: root may not make them here.
-    """
-    ends = os.pipe()
-    try:
-        fcntl.fcntl(ends[0], _F_SETPIPE_SZ, _PIPE_BYTES)
-    except OSError as e:
-        raise Refused(
-            f"The container {name} cannot be moved with mode: post_copy: CRIU keeps its memory ready to be fetched in "
-            f"pipes larger than root may make them on this host ({e.strerror}; it lacks CAP_SYS_RESOURCE). Use "
-            f"another mode, or run: sysctl fs.pipe-max-size={_PIPE_BYTES}"
-        ) from e
-    finally:
-        for end in ends:
-            os.close(end)
 
 
 def _network_lock(pid: int, executable: str) -> str:

@@ -20,3 +20,13 @@ class CriuMissing(CriuError):
     def __init__(self, message: str, *, library: str) -> None:
         super().__init__(message)
         self.library = library
+
+
+def no_pycriu(error: Exception) -> CriuMissing:
+    """Return what to raise when pycriu, or a part of it, could not be imported."""
+    return CriuMissing(
+        f"The Python module pycriu cannot be imported ({error}). "
+        "Install the package python3-pycriu (Debian, Ubuntu) or python3-criu (Fedora, RHEL), "
+        "or run the role stillpoint.criu.criu on this host.",
+        library="pycriu",
+    )

@@ -14,7 +14,7 @@ import os
 import stat
 from dataclasses import dataclass
 
-from ansible_collections.stillpoint.criu.plugins.module_utils._criu.errors import CriuError, CriuMissing
+from ansible_collections.stillpoint.criu.plugins.module_utils._criu.errors import CriuError, no_pycriu
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -179,10 +179,5 @@ def _pycriu() -> Any:
     try:
         from pycriu import images
     except ImportError as e:
-        raise CriuMissing(
-            f"The Python module pycriu cannot be imported ({e}). "
-            "Install the package python3-pycriu (Debian, Ubuntu) or python3-criu (Fedora, RHEL), "
-            "or run the role stillpoint.criu.criu on this host.",
-            library="pycriu",
-        ) from e
+        raise no_pycriu(e) from e
     return images

@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 
-from ansible_collections.stillpoint.criu.plugins.module_utils._criu.errors import CriuError, CriuMissing
+from ansible_collections.stillpoint.criu.plugins.module_utils._criu.errors import CriuError, CriuMissing, no_pycriu
 
 # TYPE_CHECKING only: the standalone runtime starts faster without typing.
 TYPE_CHECKING = False
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     # (name of the script, pid or None, descriptors that came with it) -> whether CRIU may go on
     NotifyHandler = Callable[[str, Optional[int], list[int]], bool]
 
+LARGEST_GHOST_LIMIT = (1 << 32) - 1  # the field of a request has 32 bits
 _MESSAGE_BYTES = 1 << 20
 _WATCH_SECONDS = 1.0
 _RPC_MODULE = "pycriu.rpc_pb2"
@@ -54,12 +55,7 @@ def rpc() -> Any:
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
     except (ImportError, OSError) as e:
-        raise CriuMissing(
-            f"The Python module pycriu cannot be imported ({e}). "
-            "Install the package python3-pycriu (Debian, Ubuntu) or python3-criu (Fedora, RHEL), "
-            "or run the role stillpoint.criu.criu on this host.",
-            library="pycriu",
-        ) from e
+        raise no_pycriu(e) from e
     sys.modules[_RPC_MODULE] = module
     return module
 

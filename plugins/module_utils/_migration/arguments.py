@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from ansible.module_utils.common.text.formatters import human_to_bytes
+from ansible_collections.stillpoint.criu.plugins.module_utils._criu import session
 from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import arguments
 
 TYPE_CHECKING = False
@@ -64,22 +64,6 @@ _RESTORE = (
 )
 _BOTH = ("mode", "compression", "freeze_timeout", "link_timeout", "remove_source")
 _SOURCE_SECONDS = 60  # how long the target waits for the source
-_LARGEST_GHOST = (1 << 32) - 1  # CRIU's field has 32 bits
-
-
-def size(option: str, text: str) -> int:
-    """Return a number of bytes.
-
-    Raises:
-        ValueError: it is none; the message is for the operator.
-    """
-    try:
-        found = int(human_to_bytes(text))
-    except ValueError:
-        found = 0
-    if found <= 0:
-        raise ValueError(f"{text!r} is not a {option}: write a number of bytes, such as 512M or 1G.")
-    return found
 
 
 def refuse(options: dict[str, Any]) -> None:
@@ -118,10 +102,12 @@ def requests(options: dict[str, Any], hosts: dict[str, str], *, check: bool) -> 
         ValueError: an option makes no sense; the message is for the operator.
     """
     common: dict[str, Any] = {name: options[name] for name in _BOTH}
-    common["rate_limit"] = size("rate_limit", options["rate_limit"]) if options["rate_limit"] else None
+    rate = options["rate_limit"]
+    common["rate_limit"] = arguments.size("rate_limit", rate, least=1) if rate else None
     common.update(hosts=hosts, check=check, container=options["name"], new_name=options["new_name"] or options["name"])
     dump = {name: options[name] for name in _DUMP}
-    dump["ghost_limit"] = min(size("ghost_limit", options["ghost_limit"]), _LARGEST_GHOST)
+    ghost_limit = arguments.size("ghost_limit", options["ghost_limit"], least=1)
+    dump["ghost_limit"] = min(ghost_limit, session.LARGEST_GHOST_LIMIT)
     source = {name: options[name] for name in arguments.ENGINE}
     source.update(common, bind_mounts=options["bind_mounts"], dump=dump)
     target = {**target_options(options), **common, "wait_for_source": _SOURCE_SECONDS}

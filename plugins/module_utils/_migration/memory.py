@@ -6,15 +6,16 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import socket
 import subprocess
 import threading
 import time
 
-from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import preflight
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import Refused
 from ansible_collections.stillpoint.criu.plugins.module_utils._migration import channel
+from ansible_collections.stillpoint.criu.plugins.module_utils._oci import kernel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ _WORTH_BYTES = 16 << 20
 _COPIES = 2.2
 _IMAGES = 1.25  # images are a little larger than the memory
 _SPARE_BYTES = 64 << 20
+# Of one pipe, for memory that is fetched: CRIU asks for a little less, the kernel grants powers of two.
+_PIPE_BYTES = 4 << 20
 
 
 def choose(asked: str, name: str, resident_bytes: int) -> str:
@@ -47,7 +50,7 @@ def choose(asked: str, name: str, resident_bytes: int) -> str:
         Refused: that mode is not possible here.
     """
     if asked == POST_COPY:
-        preflight.check_lazy(name)
+        _check_lazy(name)
     if asked not in (AUTO, PRE_COPY):
         return asked
     if asked == AUTO and resident_bytes < _WORTH_BYTES:
@@ -61,6 +64,26 @@ def choose(asked: str, name: str, resident_bytes: int) -> str:
         f"The container {name} cannot be moved with mode: pre_copy: its copies take up to {needed >> 20} MiB of memory "
         f"on the source, and only {available >> 20} MiB are available. Use mode: stop_and_copy."
     )
+
+
+def _check_lazy(name: str) -> None:
+    """Make sure that CRIU can keep memory ready to be fetched: it needs larger pipes than the kernel grants others.
+
+    Raises:
+        Refused: root may not make them here.
+    """
+    ends = os.pipe()
+    try:
+        fcntl.fcntl(ends[0], kernel.F_SETPIPE_SZ, _PIPE_BYTES)
+    except OSError as e:
+        raise Refused(
+            f"The container {name} cannot be moved with mode: post_copy: CRIU keeps its memory ready to be fetched in "
+            f"pipes larger than root may make them on this host ({e.strerror}; it lacks CAP_SYS_RESOURCE). Use "
+            f"another mode, or run: sysctl fs.pipe-max-size={_PIPE_BYTES}"
+        ) from e
+    finally:
+        for end in ends:
+            os.close(end)
 
 
 def room(needed_bytes: int, mode: str) -> int:

@@ -25,6 +25,7 @@ import time
 
 from ansible_collections.stillpoint.criu.plugins.module_utils._migration import compression, frames
 from ansible_collections.stillpoint.criu.plugins.module_utils._migration.wire import ChannelError, Closed
+from ansible_collections.stillpoint.criu.plugins.module_utils._oci import kernel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ _CREDIT = WINDOW // 4  # is given back in such portions
 _SPACE = 1 << 20  # read from the wire at a time
 _PIPE = 1 << 20  # asked of the kernel for a pipe's buffer
 _LEAST = 4 << 10
-_F_SETPIPE_SZ = 1031
 # A rate is measured over no less than this.
 _RATE_SECONDS = 0.05
 _BEAT_SECONDS = 1.0
@@ -110,7 +110,7 @@ class Pump:
             import fcntl
 
             try:
-                fcntl.fcntl(descriptor, _F_SETPIPE_SZ, _PIPE)  # type: ignore[arg-type]
+                fcntl.fcntl(descriptor, kernel.F_SETPIPE_SZ, _PIPE)  # type: ignore[arg-type]
             except OSError:
                 pass  # no more is to be had
 

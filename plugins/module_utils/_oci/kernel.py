@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, Stillpoint contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""System calls that Python's library lacks (or has only from 3.12 on)."""
+"""System calls, and numbers of them, that Python's library lacks (or has only from 3.10 or 3.12 on)."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ PTRACE_SEIZE = 0x4206
 PTRACE_LISTEN = 0x4208
 PTRACE_O_TRACEEXIT = 0x40
 PTRACE_EVENT_EXIT = 6
+F_SETPIPE_SZ = 1031  # fcntl has it from Python 3.10 on
 _PIDFD_OPEN = 434  # the same number on every architecture
 _PIDFD_GETFD = 438
 

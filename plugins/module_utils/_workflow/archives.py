@@ -92,7 +92,7 @@ def _of_archive(parameters: dict[str, Any]) -> Chosen:
         ours = package.look(source, limits, identity)
         if ours is not None:
             return _of_package(ours, parameters)
-        digest = archive.digest(source)
+        digest = manifest.checksum(source)
         known = _adopted(path, parameters["name"], digest)
         if known is not None:
             asked = (known.manifest or {})["adopted"]

@@ -74,7 +74,7 @@ KEEP: dict[str, dict[str, Any]] = {
     "keep_within": {"type": "str"},
 }
 _TYPES = {"str": str, "path": str, "bool": bool, "int": int, "list": list, "dict": dict}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?) *([KMGT]?)B?", re.IGNORECASE)
+_SIZE = re.compile(r"(\d*\.?\d+) *([KMGTP]?)B?", re.IGNORECASE)
 
 
 def complete(spec: dict[str, dict[str, Any]], given: Any, where: str) -> dict[str, Any]:
@@ -126,16 +126,17 @@ def _described(rule: dict[str, Any]) -> str:
     return f"a list, each {words[rule['elements']]}" if rule["type"] == "list" else words[rule["type"]]
 
 
-def size(text: str) -> int:
+def size(option: str, text: str, least: int = 0) -> int:
     """Return a number of bytes.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is none, or less than that; the message is for the operator.
     """
     found = _SIZE.fullmatch(text.strip())
-    if found is None:
-        raise ValueError(text)
-    return int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " "))
+    number = int(float(found[1]) * 1024 ** " KMGTP".index(found[2].upper() or " ")) if found else -1
+    if number < least:
+        raise ValueError(f"{text!r} is not a {option}: write a number of bytes, such as 512M or 1G.")
+    return number
 
 
 def repository(parameters: dict[str, Any]) -> Repository:
@@ -167,8 +168,6 @@ def find_libraries(*names: str) -> None:
     from ansible.module_utils.common.respawn import has_respawned, probe_interpreters_for_module, respawn_module
 
     # Looked for, not imported: loading them takes longer than many a dump.
-    # Not above: the agents of a migration, which have no Ansible, come by here too.
-
     if all(importlib.util.find_spec(name) for name in names) or has_respawned():
         return
     here = [path for path in _INTERPRETERS if os.path.exists(path)]

@@ -17,7 +17,7 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import
     store,
 )
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError, Refused
-from ansible_collections.stillpoint.criu.plugins.module_utils._criu import features
+from ansible_collections.stillpoint.criu.plugins.module_utils._criu import features, session
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError
 from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import arguments, engines, exports
 
@@ -42,7 +42,6 @@ _SWITCHES = (
     "ignore_volumes",
     "timeout",
 )
-_LARGEST_GHOST = (1 << 32) - 1  # CRIU's field has 32 bits
 # Never in a result: an engine's record holds the container's environment, so passwords; sums are long.
 _PRIVATE = ("record", "portable", "files", "external_mounts", "descriptors")
 
@@ -92,11 +91,11 @@ def options(parameters: dict[str, Any]) -> dict[str, Any]:
             "worthless without that. Leave parent out, or archive and repository, which stores only what is new anyway."
         )
     try:
-        ghost_limit = arguments.size(parameters["ghost_limit"])
-    except ValueError:
-        raise Refused(f"{parameters['ghost_limit']!r} is not a ghost_limit: write a size such as 512M or 1G.") from None
-    if not 0 < ghost_limit <= _LARGEST_GHOST:
-        ghost_limit = _LARGEST_GHOST
+        ghost_limit = arguments.size("ghost_limit", parameters["ghost_limit"])
+    except ValueError as e:
+        raise Refused(str(e)) from None
+    if not 0 < ghost_limit <= session.LARGEST_GHOST_LIMIT:
+        ghost_limit = session.LARGEST_GHOST_LIMIT
     return {**{name: parameters[name] for name in _SWITCHES}, "ghost_limit": ghost_limit}
 
 

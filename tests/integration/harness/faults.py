@@ -18,10 +18,10 @@ from typing import Any
 from stillpoint_lab.api import Host
 
 from .dockerhost import BUSYBOX, until
-from .migration import FOLDER, LINK_TIMEOUT_S, Striker
+from .migration import FOLDER
 from .sandbox import Client, Sandbox
+from .strikes import HEALS_S, Striker
 
-HEALS_S = LINK_TIMEOUT_S + 3.0
 _DAEMON = "/etc/docker/daemon.json"
 _BALLAST = "ballast"
 _DOCKERD_ENDS_S = 40
