@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Iterator
 from typing import Any
@@ -128,6 +129,16 @@ def assert_moved(result: dict[str, Any], container: Container, old: Docker) -> N
     assert result["changed"] and result["away_ms"] >= result["frozen_ms"] > 0 and result["bytes"] > 0
     assert container.state()["Running"] and result["container"]["pid"] == container.state()["Pid"]
     assert not old.exists(container.name)
+
+
+def test_network_of_a_copy_that_may_be_given_up(hosts: Hosts) -> None:
+    """The kernel takes the rules; what is done twice is as if it were done once."""
+    inside = program("withheld")
+    found = json.loads(hosts.alpha.host.run(["unshare", "--net", "--pid", "--fork", "--mount-proc", *inside]).stdout)
+    silent, *withheld = found[:3]
+    assert "inet stillpoint" in silent
+    assert withheld == [["inet stillpoint", "netdev stillpoint"]] * 2
+    assert found[3:] == [[], []]
 
 
 @pytest.mark.parametrize("moves", [2, pytest.param(20, marks=pytest.mark.extended)])

@@ -82,7 +82,8 @@ def test_a_withheld_network_hears_but_does_not_speak(monkeypatch, known, held):
     netlock.withhold(7, ["eth0", "eth1"])
     assert len(nft.done) == held
     for text in nft.done:
-        assert "delete table inet stillpoint" in text
+        silence, _delete, withheld = text.partition("delete table inet stillpoint")
+        assert silence and 'oifname != "lo" meta l4proto tcp drop' in withheld
         for interface in ("eth0", "eth1"):
             assert f'hook egress device "{interface}" priority -300; policy drop;' in text
 

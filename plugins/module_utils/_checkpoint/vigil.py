@@ -5,8 +5,9 @@
 memory, say.
 
 The end of a tracer lets the traced go on at once. Those that CRIU leaves so find their connections in its repair mode,
-in which every read and write fails, and would give them up. So a child of the caller has the kernel halt a dying CRIU
-before that (ptrace(2), PTRACE_EVENT_EXIT), and takes the connections back first.
+in which every read and write fails, and would give them up. What it has forked itself may wait for it for ever. So a
+child of the caller has the kernel halt a dying CRIU before that (ptrace(2), PTRACE_EVENT_EXIT), and takes the
+connections back and ends its helpers first.
 """
 
 from __future__ import annotations
@@ -96,6 +97,9 @@ def _watch(pid: int, criu: int, caller: int, ready: int) -> None:
     while not traces and process.alive(criu):
         time.sleep(_WATCH_SECONDS)
     if killed:
+        for helper in process.tree(criu)[1:]:  # some would wait for ever to be ended by it
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(helper, signal.SIGKILL)
         tcp.end_repair(process.tree(pid))
     if traces:
         with contextlib.suppress(OSError):

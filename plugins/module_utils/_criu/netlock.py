@@ -152,19 +152,25 @@ def silence_hook(*, elsewhere: bool) -> dict[str, Any]:
 def withhold(namespace: int, interfaces: list[str]) -> None:
     """Let a silenced network namespace hear again and speak to itself, but to nobody else, until :func:`unsilence`.
 
-    What its processes send is dropped where they are not told so: TCP sends it again, nobody gets an error. Where the
-    kernel cannot do that (before 5.16) the namespace stays silenced.
+    What its processes send is dropped where they are not told so. Where the kernel cannot do that (before 5.16) the
+    namespace stays silenced.
 
     Args:
         namespace: open descriptor of the network namespace.
         interfaces: names of those that lead out of it.
     """
-    chains = "".join(
-        f'chain held-{number} {{ type filter hook egress device "{interface}" priority -300; policy drop; }}\n'
-        for number, interface in enumerate(interfaces)
-    )
-    held = f"table netdev {_OURS} {{\n{chains}}}\n" if interfaces else ""
-    _in_one(namespace, held + _removal("inet", "arp")) or _in_one(namespace, held + _removal("inet"))
+    held = ""
+    if interfaces:
+        # TCP must notice, to know what is still to be sent, and keeps it to itself. It would not if its packets got so
+        # far that they wait for the answer to a question about a neighbour, which is dropped.
+        rule = 'type filter hook output priority -300; oifname != "lo" meta l4proto tcp drop;'
+        held += f"table inet {_OURS} {{\nchain output {{ {rule} }}\n}}\n"
+        chains = "".join(
+            f'chain held-{number} {{ type filter hook egress device "{interface}" priority -300; policy drop; }}\n'
+            for number, interface in enumerate(interfaces)
+        )
+        held += f"table netdev {_OURS} {{\n{chains}}}\n"
+    _in_one(namespace, _removal("inet", "arp") + held) or _in_one(namespace, _removal("inet") + held)
 
 
 def unsilence(namespace: int) -> None:

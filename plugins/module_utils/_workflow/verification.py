@@ -9,6 +9,7 @@ import contextlib
 import threading
 import time
 import urllib.error
+from concurrent.futures import ThreadPoolExecutor
 
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError
 
@@ -43,8 +44,11 @@ def run(engine: Engine, container: str, name: str, parameters: dict[str, Any]) -
     if "command" in checks:
         checks["command"] = _within(deadline, checks["command"])
     passed: dict[str, bool] = {}
+    # All at once first: the one who waits for the outcome may hold a container still.
+    with ThreadPoolExecutor(max_workers=len(checks)) as pool:
+        problems = dict(zip(checks, pool.map(lambda check: check(), checks.values())))
     for check_name, check in checks.items():
-        problem = check()
+        problem = problems[check_name]
         while problem:
             if time.monotonic() > deadline or (check_name != "status" and checks["status"]()):
                 raise CheckpointError(f"The restored container {name} failed its check '{check_name}': {problem}")
