@@ -25,6 +25,7 @@ class Engine:
     def __init__(self, found: dict[str, Any] | None) -> None:
         self.found = found
         self.calls: list[str] = []
+        self.heard: list[str] = []  # what the journal said each time when its network was opened
         self.refuses = False
 
     def summary(self, _container: str) -> dict[str, Any] | None:
@@ -60,12 +61,16 @@ def there(pid: int, status: str = "running") -> dict[str, Any]:
 
 
 @pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
+def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Engine:
     made = Engine(there(GONE, "exited"))
+
+    def let_speak(_container: str) -> None:
+        made.heard.append(journal.Journal(str(tmp_path)).state)
+
     monkeypatch.setattr(settle.engines, "connect", lambda *_arguments: made)
     monkeypatch.setattr(settle, "_MAKING_SECONDS", 0.1)
     monkeypatch.setattr(settle, "_STARTING_SECONDS", 0.1)
-    monkeypatch.setattr(settle.announce, "announce", lambda _pid: 0)
+    monkeypatch.setattr(settle.orphan, "let_speak", let_speak)
     return made
 
 
@@ -132,6 +137,7 @@ def test_target(tmp_path: Path, engine: Engine, state: str, pid: int, reached: s
     settle.keep_plan(str(tmp_path), "as planned")
     assert settle.target(str(tmp_path)) == reached
     assert engine.calls == (["remove as planned"] if reached == journal.ABORTED else [])
+    assert set(engine.heard) == ({journal.RUNNING} if reached == journal.RUNNING else set()), "not before it is final"
     assert settle.target(str(tmp_path)) == reached
 
 
