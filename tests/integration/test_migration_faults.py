@@ -162,7 +162,7 @@ class Traveller:
             left = {
                 kind: more
                 for kind in found
-                if (more := sorted(set(found[kind]) - set(known[kind]) - {self.volume, *self._histories()}))
+                if (more := sorted(set(found[kind]) - set(known[kind]) - {self.volume}))
             }
             return not left
 
@@ -170,9 +170,6 @@ class Traveller:
             until("nothing is left behind", clean, 30, every_s=0.5)
         except AssertionError:
             pytest.fail(f"left behind on {other}: {left}")
-
-    def _histories(self) -> set[str]:
-        return set()
 
     def clean(self) -> None:
         if self.client is not None:

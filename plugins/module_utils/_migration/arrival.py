@@ -14,7 +14,7 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._migration import 
 from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import create as runtime
 from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import orphan, places
 from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import ticket as tickets
-from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import history, verification
+from ansible_collections.stillpoint.criu.plugins.module_utils._workflow import verification
 from ansible_collections.stillpoint.criu.plugins.module_utils._workflow.restore import Restore
 
 TYPE_CHECKING = False
@@ -115,9 +115,7 @@ class Arrival(Restore):
         begun = time.monotonic()
         self.verification = verification.run(self.engine, container, self.new_name, self.parameters)
         self.timings["verify_ms"] = (time.monotonic() - begun) * 1000
-        found = self.engine.summary(container) or {}
-        history.remember(self.engine, found, self.record["id"])
-        return found
+        return self.engine.summary(container) or {}
 
     def let_speak(self) -> None:
         """Let its peers hear it: what they have heard cannot be taken back."""

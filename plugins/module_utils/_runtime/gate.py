@@ -41,17 +41,19 @@ class Gate:
         except OSError as e:
             raise Closed(f"the migration that this restore belongs to was given up ({e.strerror})") from e
 
-    def wait(self, stage: bytes, check: Callable[[], None]) -> None:
+    def wait(self, stage: bytes, check: Callable[[], None], meanwhile: Callable[[], None] = lambda: None) -> None:
         """Tell the stage, and wait for leave to go on.
 
         Args:
             stage: ARMED or READY.
             check: called now and then; what it raises ends the waiting.
+            meanwhile: what can be done in the time that the other side takes to decide.
         Raises:
             Closed: leave will never come.
         """
         try:
             self._socket.sendall(stage)
+            meanwhile()
             while not select.select([self._socket], [], [], _WATCH_SECONDS)[0]:
                 check()
             answer = self._socket.recv(1)

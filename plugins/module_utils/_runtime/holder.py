@@ -227,7 +227,7 @@ class Holder:
         elif script == "orphan-pts-master":
             self._hand_over(descriptors[0])
         elif script == "post-restore" and self._gate is not None:
-            self._gate.wait(gate.READY, self._check_alive)
+            self._gate.wait(gate.READY, self._check_alive, meanwhile=self._withhold)
         elif script == "network-unlock":
             if self._network is not None and self.ticket.held:
                 netlock.release(self._network, self.ticket.held)
@@ -235,10 +235,10 @@ class Holder:
                 self._unsilence()
         elif script == "pre-resume":
             restrict.restrict(self.pid, self._flags)
-            if self.terminal and not self._hold():
-                return False
-            if self._is_on_trial and self._network is not None and self._is_silenced:
-                netlock.withhold(self._network, process.interfaces(self.pid))
+            if self.terminal:
+                if not self._hold():
+                    return False
+                self._withhold()  # again: the engine may have plugged the network in only now
         return True
 
     def _hand_over(self, master: int) -> None:
@@ -289,6 +289,11 @@ class Holder:
     @property
     def _is_silenced(self) -> bool:
         return self.ticket.network_namespace and self.ticket.network_lock != "SKIP"
+
+    def _withhold(self) -> None:
+        """Let nobody outside hear it before it is decided that it stays."""
+        if self._is_on_trial and self._network is not None and self._is_silenced:
+            netlock.withhold(self._network, process.interfaces(self.pid))
 
     def _unsilence(self) -> None:
         """Take back what the placeholder's hook has done: the sockets are complete."""
