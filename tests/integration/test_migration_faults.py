@@ -160,9 +160,7 @@ class Traveller:
             found = traces(self.sandboxes[other])
             known = self.empty.setdefault(other, found)  # at its first departure
             left = {
-                kind: more
-                for kind in found
-                if (more := sorted(set(found[kind]) - set(known[kind]) - {self.volume}))
+                kind: more for kind in found if (more := sorted(set(found[kind]) - set(known[kind]) - {self.volume}))
             }
             return not left
 
