@@ -31,9 +31,9 @@ _LISTEN = "import socket; s = socket.create_server(('', {})); print('listens', f
 
 @contextlib.contextmanager
 def small_disk(host: Host) -> Iterator[None]:
-    """Keep the journals of migrations on a small file system of their own."""
+    """Keep the journals of migrations on a small file system of their own, with room for the logs of all tests."""
     host.run(["mkdir", "--parents", "--mode=0700", str(FOLDER)])
-    host.run(["mount", "-t", "tmpfs", "-o", "size=8m,mode=0700", "journals", str(FOLDER)])
+    host.run(["mount", "-t", "tmpfs", "-o", "size=64m,mode=0700", "journals", str(FOLDER)])
     try:
         yield
     finally:
