@@ -45,11 +45,11 @@ class Backup:
         engines = ["--extra-vars", '{"restore_runtime_engines": []}']  # the restore runtime is registered already
         return self.controller.role(self.sandbox.host.name, "checkpoint_backup", *engines, *options, **variables)
 
-    def run(self) -> subprocess.CompletedProcess[str]:
-        """Run the job as cron would."""
+    def run(self, *prefix: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+        """Run the job as cron would, through another program if one is given."""
         schedule = self.sandbox.read("/etc/cron.d/stillpoint-backup")
         (command,) = re.findall(rf"^[^\n]+ root sleep \d+; (.* {self.name}) 2>&1 \| logger", schedule, re.M)
-        return self.sandbox.host.run(["sh", "-c", command], check=False)
+        return self.sandbox.host.run([*prefix, "sh", "-c", command], timeout=timeout_s, check=False)
 
     def traces(self) -> list[str]:
         """All files that the role and the runs have made, checkpoints and the restore runtime apart."""

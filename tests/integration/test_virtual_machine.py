@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, Stillpoint contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What only a host with a kernel of its own can prove: changed memory, limits under systemd, AppArmor, other users.
+"""What only a host with a kernel of its own can prove: changed memory, limits under systemd, AppArmor, timers.
 
 The machine is emulated and some ten times slower than a real one: so few modules run, each proves much, and Ansible is
 left out of their way to the host.
@@ -9,16 +9,19 @@ left out of their way to the host.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from harness.controller import Controller
 from harness.cycle import assert_consecutive, one_way
-from harness.dockerhost import APPS, Container
+from harness.dockerhost import APPS, Container, until
 from harness.onhost import OnHost
 from harness.sandbox import CHECKPOINTS, Sandbox, program
 from stillpoint_lab.api import Host, Lab, LabError
+from test_backup import SAVE, Backup, changed
 from test_matrix_servers import Redis
 
 MACHINE = "vm1"
@@ -125,3 +128,53 @@ def test_server(sandbox: Sandbox) -> None:
     """The client notices nothing but a pause; limits, AppArmor's label and the processes' user are what they were."""
     container = one_way(LimitedRedis(sandbox))
     assert_consecutive(container.wait_for_ticks(2), "its log")
+
+
+def test_backup_timer(sandbox: Sandbox) -> None:
+    """The role's timer saves a container by itself, also when its time was missed, and goes without a trace."""
+    host = sandbox.host
+    backup = Backup(sandbox, sandbox.controller, random_delay=0, selections=[])
+    backup.job["selections"] = [{"name": [backup.redis.name], "pre": [SAVE]}]
+    pid = backup.redis.state()["Pid"]
+    timer, service = (f"stillpoint-backup@{backup.name}.{kind}" for kind in ("timer", "service"))
+
+    def saved() -> int:
+        return len([name for name in sandbox.checkpoints_of(backup.redis.name) if name != ".lock"])
+
+    def timers() -> list[dict[str, Any]]:
+        return json.loads(host.run(["systemctl", "list-timers", "--output=json", "stillpoint-backup@*"]).stdout)
+
+    try:
+        assert changed(backup.role()) >= 4
+        assert changed(backup.role()) == 0
+        verified = host.run(["systemd-analyze", "verify", timer, service], check=False)
+        assert "stillpoint" not in verified.stdout + verified.stderr
+        (listed,) = timers()
+        assert (listed["unit"], listed["activates"]) == (timer, service)
+        assert datetime.fromtimestamp(listed["next"] / 1e6, UTC).strftime("%H:%M") == "02:00"
+        assert saved() == 0
+
+        host.run(["systemctl", "start", service], timeout=180)
+        assert saved() == 1
+        # --merge: the machine was given another id when it became this host, and journald keeps to the old one.
+        log = host.run(["journalctl", "--merge", "--unit", service, "--output=cat"]).stdout
+        assert f"{backup.redis.name}  docker" in log and "1 saved, 0 failed." in log
+
+        host.run(["systemctl", "stop", timer])
+        host.run(["touch", "--date=2 days ago", f"/var/lib/systemd/timers/stamp-{timer}"])
+        host.run(["systemctl", "start", timer])
+        ask = "pid=$(systemctl show --value --property=MainPID $0); ps -o ni= -p $pid; ionice -p $pid"
+        asked, low = ["sh", "-c", ask, service], ["10", "best-effort:", "prio", "7"]
+        until("it runs at low priority", lambda: host.run(asked, check=False).stdout.split() == low)
+        ended = ["systemctl", "is-active", service]
+        until("it ends", lambda: host.run(ended, check=False).stdout.strip() in ("inactive", "failed"), timeout_s=180)
+        assert saved() == 2
+        result = host.run(["systemctl", "show", "--property=Result,ExecMainStatus", service]).stdout.split()
+        assert sorted(result) == ["ExecMainStatus=0", "Result=success"]
+        assert backup.redis.state()["Pid"] == pid
+    finally:
+        backup.role(state="absent")
+    assert timers() == [] and backup.traces() == []
+    find = ["find", "/etc/systemd", "/var/lib/systemd", "-name", "*stillpoint*"]
+    assert host.run(find).stdout == ""
+    assert saved() == 2
