@@ -194,6 +194,27 @@ class FewKeys(MovingRedis):
     KEYS = 5_000
 
 
+class FewKeysAtATerminal(FewKeys):
+    """redis that writes to a terminal, which is restored in another order."""
+
+    def options(self) -> list[str]:
+        return [*super().options(), "--tty"]
+
+
+def test_terminal(hosts: Hosts) -> None:
+    """The client's connection goes on, and so does the terminal."""
+    scenario = FewKeysAtATerminal(hosts.alpha).on(hosts, hosts.network())
+    container = hosts.alpha.docker.start("tty", scenario.image, scenario.command(), *scenario.options())
+    scenario.ready(container)
+    scenario.before_checkpoint(container)
+    moved = hosts.migrate(container.name, hosts.alpha, hosts.beta)
+    container = hosts.beta.docker.container(container.name)
+    assert_moved(moved, container, hosts.alpha.docker)
+    scenario.after_restore(container)
+    assert container.exec("redis-cli", "debug", "log", "still at the terminal").strip() == "OK"
+    container.wait_for_log("still at the terminal")
+
+
 def start_fleet(hosts: Hosts, label: str) -> dict[str, tuple[Container, Moving | None]]:
     """Start nineteen containers on alpha, servers with their clients among them; return them by their names."""
     network = hosts.network(*hosts.podman.values())

@@ -227,7 +227,10 @@ class Holder:
         elif script == "orphan-pts-master":
             self._hand_over(descriptors[0])
         elif script == "post-restore" and self._gate is not None:
-            self._gate.wait(gate.READY, self._check_alive, meanwhile=self._withhold)
+            if self.terminal:  # the engine may plug the network in only after this: until then it stays silent
+                self._gate.wait(gate.READY, self._check_alive)
+            else:
+                self._gate.wait(gate.READY, self._check_alive, meanwhile=self._withhold)
         elif script == "network-unlock":
             if self._network is not None and self.ticket.held:
                 netlock.release(self._network, self.ticket.held)
@@ -238,7 +241,7 @@ class Holder:
             if self.terminal:
                 if not self._hold():
                     return False
-                self._withhold()  # again: the engine may have plugged the network in only now
+                self._withhold()
         return True
 
     def _hand_over(self, master: int) -> None:
