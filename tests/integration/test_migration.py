@@ -195,24 +195,29 @@ class FewKeys(MovingRedis):
 
 
 class FewKeysAtATerminal(FewKeys):
-    """redis that writes to a terminal, which is restored in another order."""
+    """redis that writes to a terminal."""
 
     def options(self) -> list[str]:
         return [*super().options(), "--tty"]
 
 
 def test_terminal(hosts: Hosts) -> None:
-    """The client's connection goes on, and so does the terminal."""
+    """It goes on at its terminal; Docker 28 gives it its address too late for its connections, which is said."""
     scenario = FewKeysAtATerminal(hosts.alpha).on(hosts, hosts.network())
     container = hosts.alpha.docker.start("tty", scenario.image, scenario.command(), *scenario.options())
     scenario.ready(container)
     scenario.before_checkpoint(container)
+    keys = container.exec("redis-cli", "dbsize")
     moved = hosts.migrate(container.name, hosts.alpha, hosts.beta)
     container = hosts.beta.docker.container(container.name)
     assert_moved(moved, container, hosts.alpha.docker)
-    scenario.after_restore(container)
-    assert container.exec("redis-cli", "debug", "log", "still at the terminal").strip() == "OK"
-    container.wait_for_log("still at the terminal")
+    assert "with a terminal its addresses only once" in " ".join(moved["_stderr"].split())
+    assert container.exec("redis-cli", "dbsize") == keys
+    assert "DB saved" not in container.logs()
+    assert container.exec("redis-cli", "save").strip() == "OK"
+    container.wait_for_log("DB saved")
+    visit = hosts.clients.docker.attendant(APPS, "--network", scenario.network)
+    assert "PONG" in hosts.clients.host.run([*visit, "redis-cli", "-h", scenario.address, "ping"]).stdout
 
 
 def start_fleet(hosts: Hosts, label: str) -> dict[str, tuple[Container, Moving | None]]:

@@ -111,6 +111,7 @@ class Created:
     # Its start puts these on the wire before it calls the runtime: {address: interface of the host that a macvlan of it
     # lies on, "" for a bridge}.
     early: dict[str, str] = field(default_factory=dict)
+    late: str = ""  # why it gets its addresses only once its connections are restored, if it does
 
 
 @dataclass(frozen=True)

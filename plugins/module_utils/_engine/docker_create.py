@@ -27,6 +27,7 @@ _API_MANY_NETWORKS = (1, 44)
 _NO_ADDRESS = ("none", "host")
 # What Docker says when a container's first process has ended between the runtime's "create" and "start".
 _ENDED_EARLY = ("cannot start a stopped process", "/ns/net")
+_LATE = "Docker, from version 28 on, gives a container with a terminal its addresses only once it is restored"
 _OWN_SUBNET = re.compile(r"network (?P<name>[^\s:]+).*user configured subnets", re.DOTALL)
 
 
@@ -171,7 +172,13 @@ def create(docker: Docker, wanted: Plan) -> Created:
     except EngineError:
         remove(docker, container, wanted)
         raise
-    return Created(container, lost)
+    return Created(container, lost, late=_LATE if _gets_addresses_late(docker, wanted) else "")
+
+
+def _gets_addresses_late(docker: Docker, wanted: Plan) -> bool:
+    mode = wanted.config["HostConfig"].get("NetworkMode") or "default"
+    networked = mode not in _NO_ADDRESS and not mode.startswith("container:")
+    return bool(networked and wanted.config.get("Tty") and docker.plugs_in_late(wanted))
 
 
 def start(docker: Docker, container: str) -> None:

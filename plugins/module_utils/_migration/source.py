@@ -336,6 +336,8 @@ class Source:
             for key in ("summary", "target_timings", "reason"):
                 if answer.get(key):
                     self.log.entries[key] = answer[key]
+            known = self.log.entries.get("warnings", [])
+            self.log.entries["warnings"] = list(dict.fromkeys([*known, *answer.get("warnings", [])]))
             return str(answer.get("type", ""))
         except channel.TimedOut:
             pass

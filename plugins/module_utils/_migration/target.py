@@ -310,10 +310,10 @@ class Target:
                 time.sleep(_STEP_SECONDS)
         self._arrival.let_speak()
         self._arrival.settle(restored=True)
-        timings = {**self._timings, **self._arrival.timings}
+        told = {"target_timings": {**self._timings, **self._arrival.timings}, "warnings": self._arrival.warnings}
         self.log.entries["statistics"] = self._arrival.statistics
         settle.clear(self.folder)
-        control.send({"type": journal.RUNNING, "summary": summary, "target_timings": timings})
+        control.send({"type": journal.RUNNING, "summary": summary, **told})
         control.receive(None)  # it has ended the original
         self.log.move(journal.DONE)
 

@@ -280,6 +280,11 @@ class Restore:
                 f"its old address back in the network {', '.join(created.addresses_lost)}. Only networks that were "
                 "created with a subnet of yours (docker network create --subnet ...) take a fixed address."
             )
+        elif self.record["established_tcp"] and created.late:
+            options["tcp_close"] = True
+            self.warnings.append(
+                f"The established TCP connections of {self.new_name} were closed, since {created.late}."
+            )
         return tickets.Ticket(
             container_id=created.container_id,
             checkpoint=self.entry.path,
