@@ -200,7 +200,8 @@ def test_refusals(pods: Pods) -> None:
     refusal(restore, pods, container.path, engine="cri", published_ports=[], says=("those of its pod",))
 
 
-def test_failed_restore_leaves_the_pod_alone(pods: Pods) -> None:
+@pytest.mark.parametrize("script", ["post-setup-namespaces", "network-unlock"])
+def test_failed_restore_leaves_the_pod_alone(pods: Pods, script: str) -> None:
     """A restore that fails in the middle leaves neither container nor silence in a pod where others run."""
     pod = pods.make("web")
     neighbour = pod.start("neighbour", BUSYBOX, ["sh", "-c", NEIGHBOUR])
@@ -208,12 +209,12 @@ def test_failed_restore_leaves_the_pod_alone(pods: Pods) -> None:
     original.wait_for_ticks(1)
     checkpoint(original, leave_running=False)
     criu = pods.sandbox.docker.folder("failing") / "criu"
-    # Killed as soon as it has shut the network of the new container.
+    # Killed as soon as it has shut the network of the new container, or just before it opens that again.
     pods.sandbox.write(
         criu,
         "#!/bin/sh\n"
         "grep -q runtime.py /proc/$PPID/cmdline && {\n"
-        f"    until grep -qs 'Running post-setup-namespaces scripts' {RESTORES}/*/restore.log; do :; done\n"
+        f"    until grep -qs 'Running {script} scripts' {RESTORES}/*/restore.log; do :; done\n"
         "    kill -9 $$\n"
         "} &\n"
         "exec criu $@\n",

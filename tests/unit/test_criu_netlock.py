@@ -62,7 +62,8 @@ class Nft:
     def __init__(self, monkeypatch, *known):
         self.known, self.done = known, []
         monkeypatch.setattr(netlock, "_in_one", self.run)
-        monkeypatch.setattr(netlock.shutil, "which", lambda _name: "/usr/sbin/nft")
+        monkeypatch.setattr(netlock.shutil, "which", lambda _name, path: "/usr/sbin/nft")
+        monkeypatch.setattr(netlock, "_tables", lambda *_arguments: [])
 
     def run(self, _namespace, text):
         tables = {line.split()[1] for line in text.splitlines() if line.startswith("table")}
@@ -99,3 +100,17 @@ def test_it_speaks_again_whatever_the_kernel_knows(monkeypatch, known):
     nft = Nft(monkeypatch, *known)
     netlock.unsilence(7)
     assert {family for family in known if f"delete table {family} stillpoint" in "".join(nft.done)} == set(known)
+
+
+def test_it_does_not_stay_mute_because_of_a_moment_without_memory(monkeypatch):
+    nft = Nft(monkeypatch)
+    left = iter([["inet stillpoint"], ["inet stillpoint", "ip others"], ["ip others"]])
+    monkeypatch.setattr(netlock, "_tables", lambda *_arguments: next(left))
+    monkeypatch.setattr(netlock.time, "sleep", lambda _seconds: setattr(nft, "known", ("inet",)))
+    netlock.unsilence(7)
+    assert nft.done == [netlock._removal("inet")] * 2 and next(left, None) is None
+
+
+def test_programs_of_root_are_found_on_every_way_to_a_host(monkeypatch):
+    monkeypatch.setenv("PATH", "/usr/bin")
+    assert {"/usr/bin", "/usr/sbin"} <= set(netlock._path().split(":"))

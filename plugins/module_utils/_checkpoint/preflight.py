@@ -360,9 +360,7 @@ def check_space(path: str, needed: int) -> None:
 
 def _network_lock(pid: int, executable: str) -> str:
     """Choose how CRIU keeps the network still: not at all without one, nftables where it can, else iptables."""
-    with open(f"/proc/{pid}/net/dev", encoding="utf-8") as f:
-        interfaces = [line.partition(":")[0].strip() for line in f if ":" in line]
-    if interfaces == ["lo"]:
+    if not process.interfaces(pid):
         return "SKIP"
     return "NFTABLES" if features.has_feature(_run, executable, "network_lock_nftables") else "IPTABLES"
 

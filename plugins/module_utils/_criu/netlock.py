@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _PREFIX = "CRIU"
 _OURS = "stillpoint"
 _SHUT = f"{_OURS}-moving"
+_ATTEMPTS, _ATTEMPT_SECONDS = 20, 0.1
 _WITHHOLDING = f"{_OURS}-resets-"
 _WITHHELD = "2m"  # at most: from the network's set-up to the silence it takes a second or so
 # A packet of an established connection that reaches the new namespace before its socket is restored would be answered
@@ -146,7 +148,7 @@ def silence_hook(*, elsewhere: bool) -> dict[str, Any]:
         elsewhere: its addresses still live in another place, so nobody may hear that they are here.
     """
     script = _SILENCE % (_SILENCE_ARP if elsewhere else "")
-    return {"path": "/bin/sh", "args": ["sh", "-c", script], "env": [f"PATH={os.environ.get('PATH', os.defpath)}"]}
+    return {"path": "/bin/sh", "args": ["sh", "-c", script], "env": [f"PATH={_path()}"]}
 
 
 def withhold(namespace: int, interfaces: list[str]) -> None:
@@ -175,15 +177,21 @@ def withhold(namespace: int, interfaces: list[str]) -> None:
 
 def unsilence(namespace: int) -> None:
     """Let a silenced network namespace, given as an open descriptor, speak again; see :func:`silence_hook`."""
-    # One call is faster than several, but fails when the kernel lacks one of these families.
-    if not _in_one(namespace, _removal("inet", "arp", "netdev")):
-        for family in ("inet", "arp", "netdev"):
-            _in_one(namespace, _removal(family))
-    if shutil.which("nft") is None:
-        enter = ["nsenter", f"--net=/proc/self/fd/{namespace}"]
+    enter = ["nsenter", f"--net=/proc/self/fd/{namespace}"]
+    if shutil.which("nft", path=_path()) is None:
         for tool in ("iptables", "ip6tables"):
             for chain in ("INPUT", "OUTPUT"):
                 _run([*enter, tool, "--wait", "--delete", chain, "--jump", "DROP"], namespace)
+        return
+    families = ("inet", "arp", "netdev")
+    if _in_one(namespace, _removal(*families)):  # faster than several, but the kernel may lack one of them
+        return
+    for _attempt in range(_ATTEMPTS):  # a container that stayed mute would be as good as lost
+        for family in families:
+            _in_one(namespace, _removal(family))
+        if not any(name.split()[1] == _OURS for name in _tables(enter, namespace)):
+            return
+        time.sleep(_ATTEMPT_SECONDS)
 
 
 def _removal(*families: str) -> str:
@@ -263,8 +271,13 @@ def _tables(enter: list[str], *descriptors: int) -> list[str]:
     return [f"{entry['table']['family']} {entry['table']['name']}" for entry in entries if "table" in entry]
 
 
+def _path() -> str:
+    """Return where programs are looked for: those of root, too, which not every way to a host has in its path."""
+    return os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
+
+
 def _run(argv: list[str], *descriptors: int, text: str = "") -> subprocess.CompletedProcess[bytes]:
-    environment = {**os.environ, "LC_ALL": "C"}
+    environment = {**os.environ, "PATH": _path(), "LC_ALL": "C"}
     try:
         # Not run_command: there is no AnsibleModule in this layer.  pylint: disable-next=ansible-bad-function
         return subprocess.run(

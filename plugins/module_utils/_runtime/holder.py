@@ -88,7 +88,8 @@ class Holder:
         self._criu: session.Session | None = None
         self._gate: gate.Gate | None = None
         self._flags: dict[str, tuple[str, ...]] = {}  # of the mounts that come from the host
-        self._network: int | None = None  # its network namespace while that is silenced
+        self._network: int | None = None  # its network namespace
+        self._speaks = False  # whether that is no longer silenced
         self._own_network = False
         self._uts: tuple[str, str] | None = None  # a namespace of others that it shares, and the host name there
 
@@ -232,8 +233,6 @@ class Holder:
             else:
                 self._gate.wait(gate.READY, self._check_alive, meanwhile=self._withhold)
         elif script == "network-unlock":
-            if self._network is not None and self.ticket.held:
-                netlock.release(self._network, self.ticket.held)
             if not self._is_on_trial:
                 self._unsilence()
         elif script == "pre-resume":
@@ -300,9 +299,9 @@ class Holder:
 
     def _unsilence(self) -> None:
         """Take back what the placeholder's hook has done: the sockets are complete."""
-        if self._network is not None and self._is_silenced:
+        if self._network is not None and self._is_silenced and not self._speaks:
             netlock.unsilence(self._network)
-        self._network = None
+            self._speaks = True
 
     # -- endings ---------------------------------------------------------------------------------------------------
 
@@ -324,14 +323,15 @@ class Holder:
             self._criu.close()
         if failed:
             self._kill_restored()
-            if self._gate is None:
-                network = self._network
+            if self._gate is None and self._network is not None and self._is_silenced:
                 self._unsilence()  # the namespace may be another container's
-                if network is not None:
-                    netlock.clear(f"/proc/self/fd/{network}", network)  # CRIU leaves its rules there when it fails
+                # CRIU leaves its rules there when it fails, also when it has asked to unlock the network before.
+                netlock.clear(f"/proc/self/fd/{self._network}", self._network)
             # Else the original may go on elsewhere with the same address: nothing from here may reset its connections.
             # Who has made this copy removes it, and lets the namespace speak if it stays (see create.forget).
             yards.clear(self.ticket.container_id)
+        elif self._network is not None and self.ticket.held:  # not before: whoever restores it again has them still
+            netlock.release(self._network, self.ticket.held)
         for place in (self.root, places.staged(self.ticket.container_id)):
             try:
                 kernel.detach_mount(place)
