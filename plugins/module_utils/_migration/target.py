@@ -244,6 +244,8 @@ class Target:
         self._restore.settimeout(self.asked["freeze_timeout"])
         try:
             reached = self._restore.recv(1)
+        except ConnectionError:  # it has ended
+            reached = b""
         except OSError as e:
             raise Failed(f"The restore did not get to its next stage in time ({e}).") from e
         if reached != stage:
@@ -254,7 +256,8 @@ class Target:
 
     def _pass_gate(self, stage: bytes) -> None:
         if self._restore is not None:
-            self._restore.sendall(stage)
+            with contextlib.suppress(ConnectionError):  # the restore has ended, and the engine says why
+                self._restore.sendall(stage)
 
     # -- while the container stands still --------------------------------------------------------------------------
 
@@ -284,8 +287,7 @@ class Target:
         self._arrival.engine.ping()  # one that is being restarted would not know what it has started
         self._check_start()
         begun = time.monotonic()
-        with contextlib.suppress(OSError):  # the restore has ended, and the engine says why
-            self._pass_gate(gate.READY)
+        self._pass_gate(gate.READY)
         deadline = time.monotonic() + self.asked["timeout"]
         while self._starter.is_alive():
             self._starter.join(_STEP_SECONDS)
