@@ -11,42 +11,53 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from harness import migration
 from harness.controller import Controller
 from harness.cycle import assert_consecutive, one_way
-from harness.dockerhost import APPS, Container, until
+from harness.dockerhost import APPS, Container, Docker, until
 from harness.onhost import OnHost
 from harness.sandbox import CHECKPOINTS, Sandbox, program
 from stillpoint_lab.api import Host, Lab, LabError
 from test_backup import SAVE, Backup, changed
 from test_matrix_servers import Redis
 
-MACHINE = "vm1"
+MACHINE, OTHER = "vm1", "vm2"
 RUNTIME = "usr/local/lib/stillpoint usr/local/sbin/stillpoint-runtime* etc/docker/daemon.json"
+
+PATIENT = {"link_timeout": 30, "freeze_timeout": 120, "timeout": 240}
 
 pytestmark = pytest.mark.virtual_machine
 
 
-@pytest.fixture(scope="module")
-def machine(lab: Lab, controller: Controller) -> Iterator[Host]:
-    """The virtual machine, with the restore runtime as the role has installed it on alpha: there that takes seconds."""
+@contextmanager
+def up(lab: Lab, name: str) -> Iterator[Host]:
+    """Have a virtual machine, with the restore runtime as the role has put it on alpha: there that takes seconds."""
     try:
-        lab.provide([MACHINE])
+        lab.provide([name])
     except LabError as error:
         pytest.skip(f"this machine cannot have a virtual one: {error}")
-    machine = lab.host(MACHINE)
+    machine = lab.host(name)
     was_up = machine.is_up()
-    lab.up([MACHINE])
+    lab.up([name])
     packed = lab.host("alpha").popen(["sh", "-c", f"cd / && tar --create {RUNTIME}"], text=False)
     unpacked = machine.popen(["tar", "--extract", "--directory=/"], stdin=packed.stdout, text=False)
     assert unpacked.wait(60) == packed.wait(60) == 0
     machine.run(["systemctl", "reload", "docker"])
     yield machine
     if not was_up:
-        lab.down([MACHINE])  # it costs memory and processor time
+        lab.down([name])  # it costs memory and processor time
+
+
+@pytest.fixture(scope="module")
+def machine(lab: Lab, controller: Controller) -> Iterator[Host]:
+    """The virtual machine."""
+    with up(lab, MACHINE) as machine:
+        yield machine
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +139,43 @@ def test_server(sandbox: Sandbox) -> None:
     """The client notices nothing but a pause; limits, AppArmor's label and the processes' user are what they were."""
     container = one_way(LimitedRedis(sandbox))
     assert_consecutive(container.wait_for_ticks(2), "its log")
+
+
+class FarSide(migration.Side):
+    """A side whose files are not this machine's."""
+
+    def journal(self) -> dict[str, Any]:
+        done = self.host.run(["cat", f"{self._folder}/journal.json"], check=False)
+        return json.loads(done.stdout) if done.returncode == 0 else {}
+
+    def alive(self) -> bool:
+        asked = f"test -e {self._folder}/lock && ! flock --nonblock {self._folder}/lock true"
+        return self.host.run(["sh", "-c", asked], check=False).returncode == 0
+
+    @property
+    def _folder(self) -> str:
+        return f"{migration.FOLDER}/{self.id}-{self.name}"
+
+
+def test_pre_copy(sandbox: Sandbox, lab: Lab) -> None:
+    """A container moves to another machine while it writes; only what it has written since was left for the pause."""
+    pages = 16384
+    container = sandbox.docker.start("app", APPS, program("dirty_memory", str(pages)), "--network", "none")
+    container.wait_for_ticks(2)
+    with up(lab, OTHER) as machine:
+        other = Sandbox(machine, sandbox.controller)
+        move = migration.Move(sandbox, other, container.name, "pre_copy", kind=FarSide, options=PATIENT)
+        move.start()
+        until("the migration is over", move.over, migration.RUN_S, every_s=2.0)
+        source, target = (side.journal() for side in move.sides.values())
+        print(json.dumps({"source": source, "target": target}, indent=1))
+        assert move.states() == {"source": "done", "target": "done"}, move.reasons()
+        moved = Docker(machine, sandbox.docker.prefix).container(container.name)
+        assert not sandbox.docker.exists(container.name)
+        assert_consecutive(moved.wait_for_ticks(2), "its log")
+        moved.signal("USR1")
+        assert "is wrong" not in moved.wait_for_log("memory is right")
+        moved.remove()
 
 
 def test_backup_timer(sandbox: Sandbox) -> None:

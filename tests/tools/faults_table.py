@@ -36,7 +36,8 @@ def table(lines: list[str], before: str = "") -> str:
     seen = cells(before)
     for line in lines:
         found = json.loads(line)
-        seen[found["fault"], found["moment"]] = found["outcome"] or "not there"
+        place = (found["fault"], found["moment"])
+        seen[place] = found["outcome"] or seen.get(place, "not there")  # it may end in just that moment
     rows = [f"| fault | {' | '.join(MOMENTS)} |", "|---" * (len(MOMENTS) + 1) + "|"]
     for fault in dict.fromkeys(fault for fault, _moment in seen):
         rows.append(f"| {fault} | {' | '.join(seen.get((fault, moment), '-') for moment in MOMENTS)} |")

@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+
 import pytest
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import Refused
 from ansible_collections.stillpoint.criu.plugins.module_utils._migration import memory
@@ -46,3 +49,25 @@ def test_target_without_the_memory_for_it(available, mode, least):
     available(least - 1)
     with pytest.raises(Refused, match=f"up to {least} MiB.*and {least - 1} MiB"):
         memory.check_room(100 * MIB, mode)
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_page_faults_wait_until_the_failure_is_dealt_with(monkeypatch, code):
+    """What the daemon answers them with stays open when it fails, until the end; else only as long as it works."""
+    receiver = memory.Receiver.__new__(memory.Receiver)
+    receiver._name, receiver._faults = "lazy-pages", []
+    reader, writer = os.pipe()
+    monkeypatch.setattr(memory, "_FAULTS", os.readlink(f"/proc/self/fd/{writer}"))
+    script = f"read line; exit {code}"
+    with subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE, stdout=writer) as receiver._process:
+        os.close(writer)
+        receiver.hold_back()
+        receiver._process.stdin.close()
+        assert bool(receiver.finish(None)) == bool(code)
+        os.set_blocking(reader, False)
+        if code:
+            with pytest.raises(BlockingIOError):
+                os.read(reader, 1)
+            receiver.close()
+        assert os.read(reader, 1) == b""
+    os.close(reader)

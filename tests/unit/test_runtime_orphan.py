@@ -57,11 +57,20 @@ def test_it_is_heard(sleeper, tmp_path, monkeypatch, older):
     done = []
     monkeypatch.setattr(orphan.netlock, "unsilence", lambda namespace: done.append(os.fstat(namespace).st_ino))
     monkeypatch.setattr(orphan.tcp, "push", done.append)
-    monkeypatch.setattr(orphan.announce, "announce", done.append)
+    monkeypatch.setattr(orphan.neighbours, "announce", done.append)
     (tmp_path / "c1/init.json").write_text(json.dumps([sleeper.pid, process.start_time(sleeper.pid) - older, False]))
     orphan.let_speak("c1")
     network = os.stat(f"/proc/{sleeper.pid}/ns/net").st_ino
     assert done == ([] if older else [network, [sleeper.pid], sleeper.pid])
+
+
+def test_one_that_waits_for_memory_is_announced_and_left_alone(sleeper, tmp_path, monkeypatch):
+    done = []
+    monkeypatch.setattr(orphan.tcp, "push", lambda _pids: pytest.fail("its sockets may be locked"))
+    monkeypatch.setattr(orphan.neighbours, "announce", done.append)
+    (tmp_path / "c1/init.json").write_text(json.dumps([sleeper.pid, process.start_time(sleeper.pid), True]))
+    orphan.announce("c1")
+    assert done == [sleeper.pid]
 
 
 @pytest.mark.parametrize("text", [None, "", "[1"])

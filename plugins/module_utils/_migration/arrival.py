@@ -121,6 +121,15 @@ class Arrival(Restore):
         """Let its peers hear it: what they have heard cannot be taken back."""
         orphan.let_speak(self._container())
 
+    def announce(self) -> None:
+        """Tell its neighbours where its addresses are now."""
+        orphan.announce(self._container())
+
+    def hush(self) -> None:
+        """Let nobody hear it any more, if it runs."""
+        if self._created is not None:
+            orphan.hush(self._created.container_id)
+
     def settle(self, *, restored: bool) -> str:
         """Clean up behind it; if it was not restored, remove it. Return what is left, for the operator."""
         if self._created is None:

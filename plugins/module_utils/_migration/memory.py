@@ -15,7 +15,7 @@ import time
 
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import Refused
 from ansible_collections.stillpoint.criu.plugins.module_utils._migration import channel
-from ansible_collections.stillpoint.criu.plugins.module_utils._oci import kernel
+from ansible_collections.stillpoint.criu.plugins.module_utils._oci import kernel, process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ POST_COPY = "post_copy"
 AUTO = "auto"
 _BUFFER_BYTES = 8 << 20
 _SOCKET = "lazy-pages.socket"  # in the folder that the restore works in, by CRIU's own choice
+_FAULTS = "anon_inode:[userfaultfd]"
 _START_SECONDS = 10.0
 _STEP_SECONDS = 0.002
 # Below this the memory is sent faster than pre_copy could look through it.
@@ -184,6 +185,7 @@ class Receiver:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
+        self._faults: list[int] = []
         relay.end.close()
         relay.start()
         if mode == POST_COPY:
@@ -195,6 +197,16 @@ class Receiver:
         while not os.path.exists(path) and self._process.poll() is None and time.monotonic() < deadline:
             time.sleep(_STEP_SECONDS)
 
+    def hold_back(self) -> None:
+        """Let processes that touch missing memory wait when the daemon has failed, until this is closed.
+
+        The kernel would give them zeros from then on.
+        """
+        with contextlib.suppress(OSError):  # the daemon has ended: then nothing comes to run
+            for number, target in process.descriptors(self._process.pid).items():
+                if target == _FAULTS:
+                    self._faults.append(kernel.copy_descriptor(self._process.pid, number))
+
     def trouble(self) -> str:
         """Return what has gone wrong so far, "" when nothing has."""
         return self.finish(0) if self._process.poll() is not None else ""
@@ -205,9 +217,17 @@ class Receiver:
             code = self._process.wait(timeout)
         except subprocess.TimeoutExpired:
             return f"CRIU has not received the memory within {timeout:.0f} s"
-        return "" if code == 0 else f"CRIU could not receive the memory; its log there: {self._name}.log"
+        if code != 0:
+            return f"CRIU could not receive the memory; its log there: {self._name}.log"
+        self._let_go()
+        return ""
 
     def close(self) -> None:
         """End it, whatever it does."""
         self._process.kill()
         self._process.wait()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        while self._faults:
+            os.close(self._faults.pop())

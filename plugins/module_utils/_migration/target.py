@@ -21,6 +21,7 @@ from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint import
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import CheckpointError
 from ansible_collections.stillpoint.criu.plugins.module_utils._engine.errors import EngineError, ImageMissing
 from ansible_collections.stillpoint.criu.plugins.module_utils._migration import (
+    answers,
     channel,
     journal,
     memory,
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 CHECKPOINT = "arriving"
 _STEP_SECONDS = 0.5
 _ANSWER_SECONDS = 3600.0  # for steps that copy images or volumes while the container runs
-_ASKED_SECONDS = 86400.0  # how long a source is waited for that may still ask
 
 
 class Failed(Exception):
@@ -101,7 +101,7 @@ class Target:
                 if runs:
                     self.log.move(journal.DONE)
             except channel.ChannelError:
-                self.answer()
+                answers.answer(self.folder, self.listener)
         control.close()
 
     # -- before the freeze -----------------------------------------------------------------------------------------
@@ -287,6 +287,9 @@ class Target:
         self._arrival.engine.ping()  # one that is being restarted would not know what it has started
         self._check_start()
         begun = time.monotonic()
+        lazy = self.log.entries["lazy"]
+        if self._receiver is not None and lazy:
+            self._receiver.hold_back()
         self._pass_gate(gate.READY)
         deadline = time.monotonic() + self.asked["timeout"]
         while self._starter.is_alive():
@@ -298,8 +301,8 @@ class Target:
             raise Failed(str(self._failure))
         self._known = True
         self._timings["start_ms"] = (time.monotonic() - begun) * 1000
-        if self.log.entries["lazy"]:
-            self._arrival.let_speak()
+        if lazy:
+            self._arrival.announce()
         summary = self._arrival.prove()
         # With post_copy memory may still be missing: only when all is here the source is told to end the original.
         problem = self._receiver.finish(None) if self._receiver is not None else ""
@@ -341,6 +344,8 @@ class Target:
         self.log = journal.Journal(self.folder)
         if self.log.state in (journal.RUNNING, *journal.ENDED):
             return reason  # it runs here whatever became of the source
+        if self._arrival is not None and self.log.entries.get("lazy"):
+            self._arrival.hush()  # before missing memory turns into zeros
         if self._receiver is not None:
             self._receiver.close()
         if self._restore is not None:
@@ -361,41 +366,9 @@ class Target:
             time.sleep(_STEP_SECONDS)
         self.log = journal.Journal(self.folder)
 
-    def answer(self) -> None:
-        """Tell a source that asks what has become of its container, until it knows."""
-        if not self.log.reached(journal.READY):
-            return  # it cannot have given it away
-        deadline = time.monotonic() + _ASKED_SECONDS
-        while time.monotonic() < deadline:
-            told = settle.told(self.folder)
-            if told in journal.ENDED:
-                settle.attempt(self.folder, "target", told)
-                return
-            asking = self.listener.accept(_STEP_SECONDS)
-            if asking is None:
-                continue
-            understood = asking.purpose == "settle" and tell(asking, self.folder)
-            asking.close()
-            if understood:
-                return
-
-
-def tell(asking: channel.Connection, folder: str) -> bool:
-    """Answer a source that asks; return whether it has understood."""
-    log = journal.Journal(folder)
-    try:
-        reason, summary = log.entries.get("reason", ""), log.entries.get("summary")
-        asking.send({"type": settle.decision(log), "reason": reason, "summary": summary})
-        asking.receive(None)
-        if log.state == journal.RUNNING:
-            log.move(journal.DONE)
-        return True
-    except channel.ChannelError:
-        return False  # it asks again
-
 
 def take_over(folder: str, listener: channel.Listener) -> None:
     """Do what is left to do when the agent was killed."""
     side = Target(folder, listener)
     side.settle()
-    side.answer()
+    answers.answer(folder, listener)

@@ -16,7 +16,8 @@ import signal
 import time
 
 from ansible_collections.stillpoint.criu.plugins.module_utils._criu import netlock
-from ansible_collections.stillpoint.criu.plugins.module_utils._oci import announce, process, tcp
+from ansible_collections.stillpoint.criu.plugins.module_utils._oci import announce as neighbours
+from ansible_collections.stillpoint.criu.plugins.module_utils._oci import process, tcp
 from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import places
 
 _END_SECONDS = 10.0
@@ -42,15 +43,34 @@ def let_speak(container_id: str) -> None:
         with contextlib.suppress(OSError), open(f"/proc/{pid}/ns/net", "rb") as namespace:
             netlock.unsilence(namespace.fileno())
             tcp.push(process.tree(pid))
-            announce.announce(pid)
+            neighbours.announce(pid)
+
+
+def announce(container_id: str) -> None:
+    """Tell the neighbours of a copy that is heard already where its addresses are now.
+
+    Its sockets are not touched: one of its processes that waits for missing memory may keep them locked.
+    """
+    pid, started, _own_network = _noted(container_id)
+    if _lives(pid, started):
+        with contextlib.suppress(OSError):
+            neighbours.announce(pid)
+
+
+def hush(container_id: str) -> int:
+    """Shut the network of a copy; return its first process, 0 when it has no network of its own or does not live."""
+    pid, started, own_network = _noted(container_id)
+    if not own_network or not _lives(pid, started):
+        return 0
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/ns/net", "rb") as namespace:
+        netlock.shut(namespace.fileno())
+    return pid
 
 
 def silence(container_id: str) -> None:
     """Let nobody hear of the end of a copy that may have run: its original goes on with the same connections."""
-    pid, started, own_network = _noted(container_id)
-    if own_network and _lives(pid, started):
-        with contextlib.suppress(OSError), open(f"/proc/{pid}/ns/net", "rb") as namespace:
-            netlock.shut(namespace.fileno())
+    pid = hush(container_id)
+    if pid:
         # Else they would go on trying to say good-bye for minutes, and keep the namespace and its addresses here.
         tcp.abandon(process.tree(pid))
 

@@ -26,6 +26,7 @@ FOLDER = Path("/var/lib/stillpoint/migrations")
 ENDED = ("done", "aborted")
 DECIDED = ("running", "done", "aborted")
 STANDS_S = 10.0
+RUN_S = 300.0
 FREEZE_TIMEOUT_S = 30
 LINK_TIMEOUT_S = 5
 # Which side's journal tells of a moment, and what it must hold then.
@@ -171,6 +172,8 @@ class Move:
         target: where it shall run.
         name: its name.
         mode: of container_migrate.
+        kind: how the two sides are looked at.
+        options: of both agents, instead of what is usual in tests.
     """
 
     source: Sandbox
@@ -179,10 +182,13 @@ class Move:
     mode: str = "pre_copy"
     port: int = 0
     id: str = field(default_factory=lambda: uuid.uuid4().hex[:16])
+    kind: type[Side] = Side
+    options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._seen: tuple[dict[str, str], float] = ({}, 0.0)
-        self.sides = {"source": Side("source", self.source, self.id), "target": Side("target", self.target, self.id)}
+        hosts = {"source": self.source, "target": self.target}
+        self.sides = {name: self.kind(name, sandbox, self.id) for name, sandbox in hosts.items()}
 
     def start(self) -> None:
         """Start both agents; nobody talks to them from then on."""
@@ -208,6 +214,7 @@ class Move:
             "rate_limit": None,
             "compression": "none",
             "check": False,
+            **self.options,
         }
         arriving = {
             "new_name": self.name,
@@ -250,7 +257,7 @@ class Move:
     def run(self) -> None:
         """Do all of it; AssertionError when it fails."""
         self.start()
-        until("the migration is over", self.over, 150)
+        until("the migration is over", self.over, RUN_S)
         journals = {name: side.journal() for name, side in self.sides.items()}
         assert self.states() == {"source": "done", "target": "done"}, json.dumps(journals, indent=1)
 
