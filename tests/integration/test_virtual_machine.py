@@ -44,13 +44,15 @@ def up(lab: Lab, name: str) -> Iterator[Host]:
     machine = lab.host(name)
     was_up = machine.is_up()
     lab.up([name])
-    packed = lab.host("alpha").popen(["sh", "-c", f"cd / && tar --create {RUNTIME}"], text=False)
-    unpacked = machine.popen(["tar", "--extract", "--directory=/"], stdin=packed.stdout, text=False)
-    assert unpacked.wait(60) == packed.wait(60) == 0
-    machine.run(["systemctl", "reload", "docker"])
-    yield machine
-    if not was_up:
-        lab.down([name])  # it costs memory and processor time
+    try:
+        packed = lab.host("alpha").popen(["sh", "-c", f"cd / && tar --create {RUNTIME}"], text=False)
+        unpacked = machine.popen(["tar", "--extract", "--directory=/"], stdin=packed.stdout, text=False)
+        assert unpacked.wait(60) == packed.wait(60) == 0
+        machine.run(["systemctl", "reload", "docker"])
+        yield machine
+    finally:
+        if not was_up:
+            lab.down([name])  # it costs memory and processor time
 
 
 @pytest.fixture(scope="module")
@@ -167,9 +169,8 @@ def test_pre_copy(sandbox: Sandbox, lab: Lab) -> None:
         move = migration.Move(sandbox, other, container.name, "pre_copy", kind=FarSide, options=PATIENT)
         move.start()
         until("the migration is over", move.over, migration.RUN_S, every_s=2.0)
-        source, target = (side.journal() for side in move.sides.values())
-        print(json.dumps({"source": source, "target": target}, indent=1))
         assert move.states() == {"source": "done", "target": "done"}, move.reasons()
+        assert move.sides["source"].journal()["mode"] == "pre_copy"
         moved = Docker(machine, sandbox.docker.prefix).container(container.name)
         assert not sandbox.docker.exists(container.name)
         assert_consecutive(moved.wait_for_ticks(2), "its log")
