@@ -11,6 +11,7 @@ killed: its end of the RPC socket closes, the notification fails, CRIU rolls bac
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -288,15 +289,11 @@ class Dump:
         log = os.path.join(self.partial.path, LOG)
         text = diagnosis.read_log(log)
         kept = self.partial.discard()
-        running = (
-            "The container is still running and nothing was saved."
-            if process.alive(self.target.pid)
-            else "The container has ended meanwhile, and nothing was saved."
-        )
+        running = _what_is_left(self.target)
         if self._failure is not None:
             reason = str(self._failure)
             if isinstance(self._failure, OSError) and self._failure.strerror:
-                reason = f"{self._failure.strerror}: {self._failure.filename or self.partial.path}"
+                reason = _explain(self._failure, self.partial)
             return CheckpointError(
                 f"The checkpoint of {self.target.name} was given up: {reason}. {running} CRIU's log: {kept}"
             )
@@ -348,11 +345,24 @@ def take(target: Target, options: Options, path: str, name: str, facts: prefligh
     except OSError as e:
         kept = partial.discard()
         raise CheckpointError(
-            f"The checkpoint of {target.name} failed: {e.strerror}: {e.filename or partial.path}. "
-            f"Nothing was saved. CRIU's log: {kept}"
+            f"The checkpoint of {target.name} failed: {_explain(e, partial)}. {_what_is_left(target)} "
+            f"CRIU's log: {kept}"
         ) from e
     finally:
         partial.close()
+
+
+def _what_is_left(target: Target) -> str:
+    if process.alive(target.pid):
+        return "The container is still running and nothing was saved."
+    return "The container has ended meanwhile, and nothing was saved."
+
+
+def _explain(error: OSError, partial: store.Partial) -> str:
+    text = f"{error.strerror}: {error.filename or partial.path}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        text += f". The disk of {partial.base} is full: free space, or choose another path"
+    return text
 
 
 def hurry() -> None:

@@ -18,6 +18,7 @@ from .migration import LINK_TIMEOUT_S, MOMENTS, Move
 
 TABLE = "stillpoint-test-fault"
 _COMES_S = 0.5
+_SHRINKS = 20
 HEALS_S = LINK_TIMEOUT_S + 3.0
 
 
@@ -155,10 +156,12 @@ def fill(side: str) -> Callable[[Striker], dict[str, Any]]:
         # Faster than filling it, which others would outrun.
         host = striker.move.sides[side].host
         inner = "/" + str(place.relative_to(host.root))
-        used = os.statvfs(place)
-        size = (used.f_blocks - used.f_bfree) * used.f_frsize + (4 << 20)
-        host.run(["mount", "-o", f"remount,size={size}", inner])
-        return {"bytes": size}
+        for _attempt in range(_SHRINKS):  # what came meanwhile may not fit any more, which the kernel refuses
+            used = os.statvfs(place)
+            size = (used.f_blocks - used.f_bfree) * used.f_frsize + (4 << 20)
+            if host.run(["mount", "-o", f"remount,size={size}", inner], check=False).returncode == 0:
+                return {"bytes": size}
+        raise AssertionError(f"{inner} could not be made smaller")
 
     return strike
 
