@@ -63,7 +63,7 @@ class Nft:
         self.known, self.done = known, []
         monkeypatch.setattr(netlock, "_in_one", self.run)
         monkeypatch.setattr(netlock.shutil, "which", lambda _name, path: "/usr/sbin/nft")
-        monkeypatch.setattr(netlock, "_tables", lambda *_arguments: [])
+        monkeypatch.setattr(netlock, "_listed", lambda *_arguments: [])
 
     def run(self, _namespace, text):
         tables = {line.split()[1] for line in text.splitlines() if line.startswith("table")}
@@ -104,8 +104,8 @@ def test_it_speaks_again_whatever_the_kernel_knows(monkeypatch, known):
 
 def test_it_does_not_stay_mute_because_of_a_moment_without_memory(monkeypatch):
     nft = Nft(monkeypatch)
-    left = iter([["inet stillpoint"], ["inet stillpoint", "ip others"], ["ip others"]])
-    monkeypatch.setattr(netlock, "_tables", lambda *_arguments: next(left))
+    left = iter([["inet stillpoint"], None, ["ip others"]])  # None: not even the list can be had
+    monkeypatch.setattr(netlock, "_listed", lambda *_arguments: next(left))
     monkeypatch.setattr(netlock.time, "sleep", lambda _seconds: setattr(nft, "known", ("inet",)))
     netlock.unsilence(7)
     assert nft.done == [netlock._removal("inet")] * 2 and next(left, None) is None

@@ -189,7 +189,8 @@ def unsilence(namespace: int) -> None:
     for _attempt in range(_ATTEMPTS):  # a container that stayed mute would be as good as lost
         for family in families:
             _in_one(namespace, _removal(family))
-        if not any(name.split()[1] == _OURS for name in _tables(enter, namespace)):
+        left = _listed(enter, namespace)
+        if left is not None and not any(name.split()[1] == _OURS for name in left):
             return
         time.sleep(_ATTEMPT_SECONDS)
 
@@ -260,14 +261,19 @@ def _withholding(name: str, addresses: dict[str, str]) -> dict[str, str]:
 
 
 def _tables(enter: list[str], *descriptors: int) -> list[str]:
-    """Return family and name of each table, for instance ``["inet CRIU-71"]``."""
+    """Return family and name of each table, for instance ``["inet CRIU-71"]``; none where they cannot be listed."""
+    return _listed(enter, *descriptors) or []
+
+
+def _listed(enter: list[str], *descriptors: int) -> list[str] | None:
+    """Return what :func:`_tables` does; None where they cannot be listed."""
     listed = _run([*enter, "nft", "--json", "list", "tables"], *descriptors)
     if listed.returncode != 0:
-        return []
+        return None
     try:
         entries = json.loads(listed.stdout)["nftables"]
     except (ValueError, KeyError):
-        return []
+        return None
     return [f"{entry['table']['family']} {entry['table']['name']}" for entry in entries if "table" in entry]
 
 
