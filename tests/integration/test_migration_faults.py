@@ -80,6 +80,7 @@ TELLING = {
     ("frozen", "target's memory full"),
     ("frozen", "stream corrupted"),
     ("frozen", "source's disk full for 8 s"),
+    ("armed", "target's dockerd restarted"),
     ("frozen", "target's dockerd restarted"),
     ("go", "source's agent and guard killed"),
     ("go received", "target's agent and guard killed"),

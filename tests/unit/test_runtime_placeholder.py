@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 import pytest
+from ansible_collections.stillpoint.criu.plugins.module_utils._oci import process
 from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import call as calls
 from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import create, placeholder, places
 
@@ -128,10 +129,42 @@ def test_delete_uses_the_engines_global_options(make, tmp_path):
     assert (tmp_path / "calls").read_text().splitlines()[-1] == f"--root {tmp_path}/state delete --force abc"
 
 
+def test_kill_spares_another_process_of_that_number(make, sleeper, monkeypatch):
+    made = make()
+    monkeypatch.setattr(process, "start_time", lambda _pid: -1)
+    made.kill()
+    assert sleeper.poll() is None
+
+
+def test_placeholder_that_has_ended_at_once(make):
+    gone = RUNC.replace("{pid}", str(2**22 + 1))
+    with pytest.raises(placeholder.PlaceholderError, match="its process ended as soon as it was made"):
+        make(keep=gone)
+
+
+@pytest.mark.parametrize("known", ["its own", "another", "none"])
+def test_discard_has_the_stock_runtime_delete_what_it_has_created(make, tmp_path, restores, known):
+    """Its engine may have removed it and made another one of that name."""
+    (restores / "abc").mkdir()
+    make().note()
+    if known != "its own":
+        (tmp_path / "state" / "abc").rename(tmp_path / "state" / "old")
+    if known == "another":
+        (tmp_path / "state" / "abc").mkdir()
+    before = (tmp_path / "calls").read_text().splitlines()
+    create.forget("abc")
+    create.forget("abc")
+    calls_since = (tmp_path / "calls").read_text().splitlines()[len(before) :]
+    assert calls_since == ([f"--root {tmp_path}/state delete abc"] if known == "its own" else [])
+    assert not (restores / "abc").exists()
+
+
 @pytest.fixture
 def restores(tmp_path, monkeypatch):
-    monkeypatch.setattr(places, "RESTORES", str(tmp_path))
-    return tmp_path
+    folder = tmp_path / "restores"
+    folder.mkdir()
+    monkeypatch.setattr(places, "RESTORES", str(folder))
+    return folder
 
 
 def test_forget(restores):

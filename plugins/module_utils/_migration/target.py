@@ -241,13 +241,18 @@ class Target:
         """Wait until the restore stands at the gate in a stage."""
         if self._restore is None:
             raise Failed("There is no restore under way.")
-        self._restore.settimeout(self.asked["freeze_timeout"])
-        try:
-            reached = self._restore.recv(1)
-        except ConnectionError:  # it has ended
-            reached = b""
-        except OSError as e:
-            raise Failed(f"The restore did not get to its next stage in time ({e}).") from e
+        self._restore.settimeout(_STEP_SECONDS)
+        reached = None
+        deadline = time.monotonic() + self.asked["freeze_timeout"]
+        while reached is None:
+            try:
+                reached = self._restore.recv(1)
+            except socket.timeout:
+                self._check_start()  # an engine that was restarted: nothing will come of it
+                if time.monotonic() > deadline:
+                    raise Failed("The restore did not get to its next stage in time.") from None
+            except ConnectionError:  # it has ended
+                reached = b""
         if reached != stage:
             if self._starter is not None:
                 self._starter.join(self.asked["timeout"])

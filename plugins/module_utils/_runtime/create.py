@@ -44,6 +44,7 @@ def create(runtime: str, call: Call, ticket: Ticket) -> int:
         pass  # the holder meets it again and reports it
     try:
         created.wait()
+        created.note()
     except placeholder.PlaceholderError as e:
         if str(e):
             created.delete()
@@ -76,6 +77,7 @@ def forget(container_id: str) -> None:
     if os.path.islink(link):  # whoever was to take the silence away has been killed
         netlock.clear(os.readlink(link))
     yards.clear(container_id)  # whoever held the restore has been killed, too
+    placeholder.discard(container_id)
     for place in (places.root(container_id), places.staged(container_id)):
         try:
             kernel.detach_mount(place)

@@ -343,8 +343,10 @@ class Holder:
             os.chmod(os.path.join(self.ticket.checkpoint, LOG), 0o600)
         except OSError:
             pass  # a checkpoint on a read-only place; the log stays in the restore's own folder
-        kept = {places.SILENCED} if self._is_on_trial or (failed and self._gate is not None) else set()
-        for name in {places.CONTROL, places.SILENCED, places.YARDS, "console", "root", "staged"} - kept:
+        kept = {places.PLACEHOLDER} if failed else set()
+        if self._is_on_trial or (failed and self._gate is not None):
+            kept.add(places.SILENCED)
+        for name in places.PASSING - kept:
             path = os.path.join(self.folder, name)
             try:
                 os.rmdir(path) if name in ("root", "staged") else os.unlink(path)

@@ -17,6 +17,7 @@ import socket
 import subprocess
 
 from ansible_collections.stillpoint.criu.plugins.module_utils._oci import cgroup, process
+from ansible_collections.stillpoint.criu.plugins.module_utils._runtime import places
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ class Placeholder:
         # Known once it has been waited for:
         self._record = ""  # name of the file
         self.pid = 0  # of its init
+        self._started = 0  # when that was
         self.cgroups: list[str] = []  # folders of its control groups
 
     def wait(self) -> None:
@@ -124,8 +126,18 @@ class Placeholder:
                 f"{self._runtime} keeps no state of it in {self._folder} as runc and crun do, and no other is supported"
             )
         pid, _start = _RECORDS[self._record]
-        self.pid = self._read_record()[pid]
-        self.cgroups = sorted(set(cgroup.paths(self.pid).values()))
+        try:
+            self.pid = self._read_record()[pid]
+            self._started = process.start_time(self.pid)
+            self.cgroups = sorted(set(cgroup.paths(self.pid).values()))
+        except OSError as e:
+            raise PlaceholderError("the new container was removed or its process ended as soon as it was made") from e
+
+    def note(self) -> None:
+        """Remember it until its restore has succeeded; see :func:`discard`."""
+        inode = os.stat(self._folder).st_ino
+        with open(places.placeholder(self._call.container_id), "w", encoding="utf-8") as f:
+            json.dump({"runtime": self._runtime, "folder": self._folder, "inode": inode}, f)
 
     def _read_record(self) -> dict[str, Any]:
         with open(os.path.join(self._folder, self._record), encoding="utf-8") as f:
@@ -160,16 +172,34 @@ class Placeholder:
         if self._console is not None:
             self._console.close()
         try:
-            os.kill(self.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
+            if process.start_time(self.pid) == self._started:  # its number may be another's by now
+                os.kill(self.pid, signal.SIGKILL)
+        except OSError:
+            pass  # it has ended
 
     def delete(self) -> None:
         """Have the stock runtime remove the container with all that it made."""
-        # Not run_command: there is no AnsibleModule in this layer.  pylint: disable-next=ansible-bad-function
-        subprocess.run(
-            [self._runtime, *self._call.before, "delete", "--force", self._call.container_id],
-            check=False,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        _run([self._runtime, *self._call.before, "delete", "--force", self._call.container_id])
+
+
+def discard(container_id: str) -> None:
+    """Have the stock runtime remove what a restore that has not succeeded has left in its hands.
+
+    The engine does that, but not for a container that it was restarted or killed in the middle of creating.
+    Nothing happens to one that runs, or that was made under the same name since.
+    """
+    try:
+        with open(places.placeholder(container_id), encoding="utf-8") as f:
+            noted = json.load(f)
+        if os.stat(noted["folder"]).st_ino != noted["inode"]:
+            return
+    except (FileNotFoundError, ValueError):
+        return
+    # Without the engine's other options, such as a log in a folder that has gone with the container; and without
+    # --force, which would end one that runs.
+    _run([noted["runtime"], "--root", os.path.dirname(noted["folder"]), "delete", container_id])
+
+
+def _run(argv: list[str]) -> None:
+    # Not run_command: there is no AnsibleModule in this layer.  pylint: disable-next=ansible-bad-function
+    subprocess.run(argv, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

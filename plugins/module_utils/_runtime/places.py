@@ -14,6 +14,9 @@ CONTROL = "control"
 # A link to a network namespace that is silenced and not the container's own, so that nobody forgets it.
 SILENCED = "silenced"
 YARDS = "yards.json"
+PLACEHOLDER = "placeholder.json"
+# What a restore has no use for once it is over.
+PASSING = frozenset({CONTROL, SILENCED, YARDS, PLACEHOLDER, "console", "root", "staged"})
 
 
 def folder(container_id: str) -> str:
@@ -44,6 +47,11 @@ def volumes(container_id: str) -> str:
 def init(container_id: str) -> str:
     """Return the file that tells the first process of a copy, while that may have to be given up."""
     return os.path.join(folder(container_id), "init.json")
+
+
+def placeholder(container_id: str) -> str:
+    """Return the file that tells what the stock runtime was made to create, until the restore has succeeded."""
+    return os.path.join(folder(container_id), PLACEHOLDER)
 
 
 def yards(container_id: str) -> str:
