@@ -68,6 +68,7 @@ def test_redis(hosts: Hosts, source: str, target: str) -> None:
         pytest.param("podman", "docker", marks=extended),
         pytest.param("containerd", "containerd", marks=extended),
         pytest.param("containerd", "docker", marks=extended),
+        pytest.param("containerd", "podman", marks=extended),
     ],
 )
 def test_counter(hosts: Hosts, source: str, target: str) -> None:

@@ -23,7 +23,7 @@ from harness import faults, migration, strikes
 from harness.controller import ROOT
 from harness.dockerhost import APPS, BUSYBOX, TICKER, Container, Docker, until
 from harness.harmless import traces
-from harness.migration import Move
+from harness.migration import MOMENTS, Move
 from harness.sandbox import Client, Sandbox, program
 from harness.strikes import Striker, corrupt, cut, fill, freeze, kill
 
@@ -94,7 +94,7 @@ ABSENT = {
 }
 CASES = [
     pytest.param(moment, fault, id=f"{moment}-{fault}".replace(" ", "_").replace("'", ""))
-    for moment in migration.MOMENTS
+    for moment in MOMENTS
     for fault in STRIKES
     if ALL or (moment, fault) in TELLING or (fault in ALWAYS and moment not in ABSENT.get(fault, ()))
 ]
@@ -266,7 +266,9 @@ def test_one_answers_for_the_address(traveller: Traveller, moment: str) -> None:
     traveller.check(move.target.host.name)
 
 
-@pytest.mark.parametrize("moment", [pytest.param("armed", marks=pytest.mark.extended), "frozen"])
+@pytest.mark.parametrize(
+    "moment", [moment if moment == "frozen" else pytest.param(moment, marks=pytest.mark.extended) for moment in MOMENTS]
+)
 def test_controller_killed(traveller: Traveller, moment: str) -> None:
     """The hosts do not need it: they finish what it has begun, and the next run has nothing to do."""
     source = traveller.where()
@@ -279,7 +281,7 @@ def test_controller_killed(traveller: Traveller, moment: str) -> None:
         (identity,) = until("it begins", lambda: begun(sandbox) - known, every_s=0.002)
         move = traveller.move(source)
         move = Move(move.source, move.target, traveller.name, id=identity)
-        side, holds = migration.MOMENTS[moment]
+        side, holds = MOMENTS[moment]
         until(f"it is {moment}", lambda: holds(move.sides[side].journal()), every_s=0.0005)
     finally:
         faults.kill_tree(controller.pid)
