@@ -11,6 +11,7 @@ container goes away meanwhile, the holder removes what is left.
 from __future__ import annotations
 
 import array
+import contextlib
 import json
 import os
 import select
@@ -312,10 +313,8 @@ class Holder:
             os.close(self._answer)
             self._answer = None
         elif self._starter is not None:
-            try:
+            with contextlib.suppress(OSError):  # "start" was killed; the container's state speaks for itself
                 self._starter.sendall(data)
-            except OSError:
-                pass  # "start" was killed; the container's state speaks for itself
             self._starter.close()
 
     def _clean(self, *, failed: bool) -> None:
@@ -333,25 +332,19 @@ class Holder:
         elif self._network is not None and self.ticket.held:  # not before: whoever restores it again has them still
             netlock.release(self._network, self.ticket.held)
         for place in (self.root, places.staged(self.ticket.container_id)):
-            try:
+            with contextlib.suppress(OSError):  # it was not mounted yet
                 kernel.detach_mount(place)
-            except OSError:
-                pass  # it was not mounted yet
         log = os.path.join(self.folder, LOG)
-        try:
+        with contextlib.suppress(OSError):  # a checkpoint on a read-only place: it stays in the restore's own folder
             shutil.copyfile(log, os.path.join(self.ticket.checkpoint, LOG))
             os.chmod(os.path.join(self.ticket.checkpoint, LOG), 0o600)
-        except OSError:
-            pass  # a checkpoint on a read-only place; the log stays in the restore's own folder
         kept = {places.PLACEHOLDER} if failed else set()
         if self._is_on_trial or (failed and self._gate is not None):
             kept.add(places.SILENCED)
         for name in places.PASSING - kept:
             path = os.path.join(self.folder, name)
-            try:
+            with contextlib.suppress(OSError):
                 os.rmdir(path) if name in ("root", "staged") else os.unlink(path)
-            except OSError:
-                pass
 
     def _kill_restored(self) -> None:
         """End what was restored, and wait until it is gone: what a killed CRIU has forked may still add rules."""
@@ -364,10 +357,8 @@ class Holder:
             if not pids:
                 break
             for pid in pids:
-                try:
+                with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
             time.sleep(0.01)
 
 
