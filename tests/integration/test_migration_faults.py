@@ -301,9 +301,14 @@ def begun(sandbox: Sandbox) -> set[str]:
     return {path.parent.name.removesuffix("-source") for path in folder.glob("*-source/journal.json")}
 
 
-@pytest.mark.parametrize("moment", [pytest.param("preparing", marks=pytest.mark.extended), "armed"])
+@pytest.mark.parametrize(
+    "moment", [moment if moment == "armed" else pytest.param(moment, marks=pytest.mark.extended) for moment in MOMENTS]
+)
 def test_port_taken(traveller: Traveller, moment: str) -> None:
-    """A port that somebody takes on the target in the last moment: the container goes on where it was."""
+    """A port that somebody takes on the target in the last moment: the container goes on where it was.
+
+    Nobody can take it any more once it is the copy's.
+    """
     alpha, beta = (traveller.sandboxes[name] for name in HOSTS)
     name = alpha.docker.name("port")
     docker = Docker(beta.host, alpha.docker.prefix)
@@ -321,13 +326,20 @@ def test_port_taken(traveller: Traveller, moment: str) -> None:
         held: list[Client] = []
 
         def take(_striker: Striker) -> dict[str, Any]:
-            held.append(faults.listener(beta, port))
+            try:
+                held.append(faults.listener(beta, port))
+            except AssertionError:
+                return {}
             return {"port": port}
 
         striker = Striker(move, moment, take)
         move.start()
         until("the sides have settled it", move.over, ALONE_S)
-        assert striker.finish()
+        if not striker.finish():
+            assert move.states() == {"source": "done", "target": "done"}, move.reasons()
+            docker.container(name).wait_for_ticks(2)
+            note(moment, "target's port taken", {}, "")
+            pytest.skip(f"at the state {moment} the copy has the port")
         assert move.states() == {"source": "aborted", "target": "aborted"}, move.reasons()
         assert str(port) in move.reasons()["source"]
         assert container.state()["Pid"] == pid and not docker.exists(name)
