@@ -159,6 +159,14 @@ def test_discard_has_the_stock_runtime_delete_what_it_has_created(make, tmp_path
     assert not (restores / "abc").exists()
 
 
+def test_forget_does_without_a_stock_runtime_that_has_gone(make, tmp_path, restores):
+    (restores / "abc").mkdir()
+    make().note()
+    (tmp_path / "runtime").unlink()
+    create.forget("abc")
+    assert not (restores / "abc").exists()
+
+
 @pytest.fixture
 def restores(tmp_path, monkeypatch):
     folder = tmp_path / "restores"

@@ -191,13 +191,12 @@ def discard(container_id: str) -> None:
     try:
         with open(places.placeholder(container_id), encoding="utf-8") as f:
             noted = json.load(f)
-        if os.stat(noted["folder"]).st_ino != noted["inode"]:
-            return
-    except (FileNotFoundError, ValueError):
-        return
-    # Without the engine's other options, such as a log in a folder that has gone with the container; and without
-    # --force, which would end one that runs.
-    _run([noted["runtime"], "--root", os.path.dirname(noted["folder"]), "delete", container_id])
+        if os.stat(noted["folder"]).st_ino == noted["inode"]:
+            # Without the engine's other options, such as a log in a folder that has gone with the container; and
+            # without --force, which would end one that runs.
+            _run([noted["runtime"], "--root", os.path.dirname(noted["folder"]), "delete", container_id])
+    except (OSError, ValueError):
+        pass  # there is no such restore, nothing is left of it, or the stock runtime has gone
 
 
 def _run(argv: list[str]) -> None:
