@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 
 import pytest
 from ansible_collections.stillpoint.criu.plugins.module_utils._checkpoint.errors import Refused
@@ -59,7 +60,11 @@ def test_page_faults_wait_until_the_failure_is_dealt_with(monkeypatch, code):
     reader, writer = os.pipe()
     monkeypatch.setattr(memory, "_FAULTS", os.readlink(f"/proc/self/fd/{writer}"))
     script = f"read line; exit {code}"
-    with subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE, stdout=writer) as receiver._process:
+    with subprocess.Popen(
+        ["sh", "-c", script], stdin=subprocess.PIPE, stdout=writer, start_new_session=True
+    ) as receiver._process:
+        receiver._watcher = threading.Thread(target=receiver._watch)
+        receiver._watcher.start()
         os.close(writer)
         receiver.hold_back()
         receiver._process.stdin.close()
@@ -71,3 +76,18 @@ def test_page_faults_wait_until_the_failure_is_dealt_with(monkeypatch, code):
             receiver.close()
         assert os.read(reader, 1) == b""
     os.close(reader)
+
+
+def test_what_a_killed_daemon_has_forked_ends_with_it():
+    """CRIU forks when it starts, to try the kernel out; such a child would keep the connection open."""
+    receiver = memory.Receiver.__new__(memory.Receiver)
+    receiver._name, receiver._faults = "page-server", []
+    with subprocess.Popen(
+        ["sh", "-c", "sleep 1000 & echo; wait"], stdout=subprocess.PIPE, start_new_session=True
+    ) as receiver._process:
+        receiver._watcher = threading.Thread(target=receiver._watch)
+        receiver._watcher.start()
+        receiver._process.stdout.readline()
+        receiver._process.kill()
+        assert receiver._process.stdout.read() == b""
+        receiver.close()

@@ -167,6 +167,18 @@ def test_only_the_names_given_without_what_is_below(source, target):
     assert [path for path, _status in tree.walk(str(target))] == ["folder"]
 
 
+@pytest.mark.parametrize("names", [None, [".", "tmp", "tmp/cr-tmpfs.a1B2c3", "tmp/mine"]])
+def test_what_criu_makes_for_a_moment_stays_out(source, target, names):
+    """It may have gone again before tar comes to it."""
+    (source / "tmp").mkdir()
+    (source / "tmp" / "mine").write_text("x")
+    (source / "tmp" / "cr-tmpfs.a1B2c3").mkdir()
+    assert [path for path, _status in tree.walk(str(source))] == ["tmp", "tmp/mine"]
+    tree.pack(str(source), str(target / "x.tar"), names)
+    with tarfile.open(target / "x.tar") as tar:
+        assert sorted(os.path.normpath(name) for name in tar.getnames()) == [".", "tmp", "tmp/mine"]
+
+
 def test_no_names_give_an_empty_archive(source, target):
     (source / "file").write_text("x")
     round_trip(source, target, [])

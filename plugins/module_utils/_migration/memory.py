@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import signal
 import socket
 import subprocess
 import threading
@@ -184,12 +185,21 @@ class Receiver:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
+        self._watcher = threading.Thread(target=self._watch, name=self._name, daemon=True)
+        self._watcher.start()
         self._faults: list[int] = []
         relay.end.close()
         relay.start()
         if mode == POST_COPY:
             self._wait_for(os.path.join(work, _SOCKET))
+
+    def _watch(self) -> None:
+        """When it has failed, end what it has forked to try the kernel out, which would keep the connection open."""
+        if self._process.wait() != 0:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     def _wait_for(self, path: str) -> None:
         """Wait until the restore can find the daemon, or there is none: then the restore says so."""
@@ -225,7 +235,7 @@ class Receiver:
     def close(self) -> None:
         """End it, whatever it does."""
         self._process.kill()
-        self._process.wait()
+        self._watcher.join()
         self._let_go()
 
     def _let_go(self) -> None:

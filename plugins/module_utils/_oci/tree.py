@@ -10,6 +10,7 @@ change its root without being in there itself).
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import shutil
 import stat
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 _XATTR = "SCHILY.xattr."
 _FULL_BYTES = 1 << 20
 CONTENT = "content"
+# CRIU makes such a folder in /tmp of a container for a moment, to look at a file system below another one.
+_CRIU_FOLDER = "cr-tmpfs.??????"
 
 
 class TreeError(Exception):
@@ -34,14 +37,14 @@ class TreeError(Exception):
 def pack(folder: str, archive: str, names: Iterable[str] | None = None) -> None:
     """Write ``folder`` (or only ``names``, relative to it, each without what is below) into a new tar archive.
 
-    Sockets are left out, as in every tar: their owner makes them again.
+    Sockets are left out, as in every tar: their owner makes them again. So is what CRIU makes there meanwhile.
 
     Raises:
         TreeError: tar failed; the message holds its last words.
     """
     argv = ["tar", "--create", "--file", archive, "--format=posix", "--numeric-owner", "--sparse"]
     argv += ["--xattrs", "--xattrs-include=*", "--xattrs-exclude=trusted.overlay.*", "--warning=no-file-ignored"]
-    argv += ["--directory", folder]
+    argv += [f"--exclude={_CRIU_FOLDER}", "--directory", folder]
     if names is None:
         argv += ["."]
         data = b""
@@ -193,9 +196,11 @@ def size(folder: str) -> int:
 
 
 def walk(folder: str, below: str = "") -> Iterator[tuple[str, os.stat_result]]:
-    """Yield (path relative to the folder, lstat) for all below it, a folder before what is in it."""
+    """Yield (path relative to the folder, lstat) for all below it, a folder first; not what CRIU has made there."""
     with os.scandir(os.path.join(folder, below)) as entries:
         for entry in entries:
+            if fnmatch.fnmatch(entry.name, _CRIU_FOLDER):
+                continue
             path = os.path.join(below, entry.name)
             status = entry.stat(follow_symlinks=False)
             yield path, status
