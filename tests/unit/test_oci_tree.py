@@ -167,16 +167,20 @@ def test_only_the_names_given_without_what_is_below(source, target):
     assert [path for path, _status in tree.walk(str(target))] == ["folder"]
 
 
-@pytest.mark.parametrize("names", [None, [".", "tmp", "tmp/cr-tmpfs.a1B2c3", "tmp/mine"]])
+@pytest.mark.parametrize(
+    "names", [None, [".", "cr-tmpfs.ABC123", "home", "home/cr-tmpfs.backup", "tmp", "tmp/cr-tmpfs.a1B2c3", "tmp/mine"]]
+)
 def test_what_criu_makes_for_a_moment_stays_out(source, target, names):
-    """It may have gone again before tar comes to it."""
-    (source / "tmp").mkdir()
-    (source / "tmp" / "mine").write_text("x")
-    (source / "tmp" / "cr-tmpfs.a1B2c3").mkdir()
-    assert [path for path, _status in tree.walk(str(source))] == ["tmp", "tmp/mine"]
+    """It may have gone again before tar comes to it. What a container has elsewhere under such a name is its own."""
+    for folder in ("tmp", "home", "tmp/cr-tmpfs.a1B2c3", "cr-tmpfs.ABC123"):
+        (source / folder).mkdir()
+    for file in ("tmp/mine", "home/cr-tmpfs.backup"):
+        (source / file).write_text("x")
+    kept = ["home", "home/cr-tmpfs.backup", "tmp", "tmp/mine"]
+    assert sorted(path for path, _status in tree.walk(str(source))) == kept
     tree.pack(str(source), str(target / "x.tar"), names)
     with tarfile.open(target / "x.tar") as tar:
-        assert sorted(os.path.normpath(name) for name in tar.getnames()) == [".", "tmp", "tmp/mine"]
+        assert sorted(os.path.normpath(name) for name in tar.getnames()) == [".", *kept]
 
 
 def test_no_names_give_an_empty_archive(source, target):

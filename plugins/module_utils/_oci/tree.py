@@ -10,8 +10,8 @@ change its root without being in there itself).
 
 from __future__ import annotations
 
-import fnmatch
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 _XATTR = "SCHILY.xattr."
 _FULL_BYTES = 1 << 20
 CONTENT = "content"
-# CRIU makes such a folder in /tmp of a container for a moment, to look at a file system below another one.
-_CRIU_FOLDER = "cr-tmpfs.??????"
+# CRIU makes such a folder in /tmp of a container, or in its root, for a moment, to look at what is below a mount. A
+# volume may be mounted at /tmp. The same for tar, whose names may begin with "./":
+_CRIU_FOLDER = re.compile(r"(tmp/)?cr-tmpfs\.[0-9A-Za-z]{6}")
+_CRIU_FOLDERS = [f"{start}cr-tmpfs.{'[0-9A-Za-z]' * 6}" for start in ("", "./", "tmp/", "./tmp/")]
 
 
 class TreeError(Exception):
@@ -44,7 +46,7 @@ def pack(folder: str, archive: str, names: Iterable[str] | None = None) -> None:
     """
     argv = ["tar", "--create", "--file", archive, "--format=posix", "--numeric-owner", "--sparse"]
     argv += ["--xattrs", "--xattrs-include=*", "--xattrs-exclude=trusted.overlay.*", "--warning=no-file-ignored"]
-    argv += [f"--exclude={_CRIU_FOLDER}", "--directory", folder]
+    argv += ["--anchored", *(f"--exclude={pattern}" for pattern in _CRIU_FOLDERS), "--directory", folder]
     if names is None:
         argv += ["."]
         data = b""
@@ -199,9 +201,9 @@ def walk(folder: str, below: str = "") -> Iterator[tuple[str, os.stat_result]]:
     """Yield (path relative to the folder, lstat) for all below it, a folder first; not what CRIU has made there."""
     with os.scandir(os.path.join(folder, below)) as entries:
         for entry in entries:
-            if fnmatch.fnmatch(entry.name, _CRIU_FOLDER):
-                continue
             path = os.path.join(below, entry.name)
+            if _CRIU_FOLDER.fullmatch(path):
+                continue
             status = entry.stat(follow_symlinks=False)
             yield path, status
             if stat.S_ISDIR(status.st_mode):

@@ -135,9 +135,10 @@ class Placeholder:
 
     def note(self) -> None:
         """Remember it until its restore has succeeded; see :func:`discard`."""
-        inode = os.stat(self._folder).st_ino
-        with open(places.placeholder(self._call.container_id), "w", encoding="utf-8") as f:
-            json.dump({"runtime": self._runtime, "folder": self._folder, "inode": inode}, f)
+        with contextlib.suppress(OSError):  # /run is full: the restore does not depend on it
+            inode = os.stat(self._folder).st_ino
+            with open(places.placeholder(self._call.container_id), "w", encoding="utf-8") as f:
+                json.dump({"runtime": self._runtime, "folder": self._folder, "inode": inode}, f)
 
     def _read_record(self) -> dict[str, Any]:
         with open(os.path.join(self._folder, self._record), encoding="utf-8") as f:
